@@ -1,0 +1,99 @@
+"""Command line: ``python -m dsa110_contimg <step> ...``.
+
+Only the module of the step that is asked for is imported, for every job of the workflow pays its
+start-up. Each step module offers ``argparser()`` and ``main(args)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+
+from . import __version__
+from .errors import ContimgError
+
+#: step -> (module, what it does). Order is that of the chain.
+STEPS = {
+    "simulate": ("simulation", "write UVH5 files of a known sky, as the correlator does"),
+    "inventory": ("ingest", "list the groups in the incoming folder and their states"),
+    "group": ("ingest", "combine the subbands of a group into one virtual UVH5 file"),
+    "convert": ("conversion", "convert a group to a flagged Measurement Set"),
+    "calibrate": ("calibration", "solve delay, bandpass and gains on a calibrator transit"),
+    "apply": ("apply", "apply a calibration and average"),
+    "image": ("imaging", "image a calibrated tile"),
+    "photometry": ("photometry", "measure every catalogued source in an image"),
+    "mosaic": ("mosaic", "co-add tiles"),
+    "lightcurves": ("lightcurves", "combine the nights into light curves and rank variables"),
+    "qa": ("qa", "judge a night from the sidecars of its products"),
+    "index": ("index", "build the SQLite index of all products from their sidecars"),
+    "report": ("report", "write the report page of a night"),
+}
+#: Commands for people, in modules of their own.
+COMMANDS = {
+    "run": ("launcher", "run the workflow on what is in the incoming folder"),
+    "tick": ("launcher", "what cron calls: run what is ready, then leave"),
+    "status": ("launcher", "list groups by state"),
+    "check": ("launcher", "check environment, configuration and disk"),
+    "clean": ("launcher", "remove temporary files (lists them first)"),
+    "demo": ("launcher", "simulate two nights and run the whole chain on them"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one step.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments without the program name; `sys.argv` when absent.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 to 4 as in `dsa110_contimg.errors`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    known = STEPS | COMMANDS
+    if not argv or argv[0] not in known:
+        return _overview(argv)
+    name = argv[0]
+    module = importlib.import_module(f".{known[name][0]}", __package__)
+    parsers = getattr(module, "PARSERS", None)  # modules with several commands
+    parser, run = parsers[name] if parsers else (module.argparser, module.main)
+    args = parser().parse_args(argv[1:])
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    try:
+        return run(args) or 0
+    except ContimgError as error:
+        print(f"contimg {name}: {error}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        return 0
+
+
+def _overview(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="contimg",
+        description="Continuum imaging of the DSA-110.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "\n".join(f"  {n:<12} {text}" for n, (_, text) in COMMANDS.items())
+        + "\n\nsteps of the chain (the workflow calls them; each has its own --help):\n"
+        + "\n".join(f"  {n:<12} {text}" for n, (_, text) in STEPS.items()),
+    )
+    parser.add_argument("--version", action="version", version=f"contimg {__version__}")
+    parser.add_argument("command", help="one of the commands or steps below")
+    if not argv:
+        parser.print_help()
+        return 2
+    args, _ = parser.parse_known_args(argv)
+    import difflib
+
+    close = difflib.get_close_matches(args.command, STEPS | COMMANDS, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else "; see contimg --help"
+    print(f"contimg: no command {args.command!r}{hint}", file=sys.stderr)
+    return 2

@@ -1,0 +1,276 @@
+"""Configuration: one typed model a section, the only source of schema, defaults and options.
+
+From the models here come the validation of ``config/config.yaml``, its JSON schema
+(``config/config.schema.json``), the option tables of the documentation, and the command-line options
+of the steps. A step receives its section as a model; a rule passes what differs from the defaults
+as options on the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Options(BaseModel):
+    """Base of all sections: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class InventoryOptions(Options):
+    """Which files make a group, and when a group is ready."""
+
+    min_subbands: Annotated[int, Field(ge=1, le=16)] = 14
+    """Fewest subbands that make a usable (degraded) group."""
+    wait_s: NonNegative = 3600.0
+    """How long after the last file arrived a group waits for its absent subbands, s."""
+    settle_s: NonNegative = 0.0
+    """A file whose last change is younger than this is still being written, s."""
+    name_tolerance_s: Annotated[float, Field(ge=0, le=150)] = 60.0
+    """Spread of file names within a group, used only where headers cannot be read, s."""
+
+
+class ConversionOptions(Options):
+    """UVH5 to Measurement Set."""
+
+    writer: Literal["auto", "direct", "pyuvdata"] = "auto"
+    """``direct`` streams; ``pyuvdata`` is the reference; ``auto`` takes the reference up to two
+    subbands."""
+
+
+class FlaggingOptions(Options):
+    """Flags set on the raw visibilities, inside the conversion."""
+
+    engine: Literal["aoflagger", "casa", "none"] = "aoflagger"
+    """What finds interference."""
+    clip_amplitude: Positive = 0.5
+    """Raw cross-correlation amplitude above which a sample is flagged (1 Jy is about 0.0045)."""
+    mad_sigma: Positive = 7.0
+    """Upper-sided clip after the engine, in robust standard deviations."""
+    dead_antenna_fraction: Fraction = 0.95
+    """An antenna with more than this fraction flagged is flagged whole."""
+    timeout_s: Positive = 900.0
+    """Time limit of the engine, s."""
+
+
+class CalibrationOptions(Options):
+    """Calibrator choice, solving and assignment of solutions."""
+
+    mode: Literal["standard", "quick"] = "standard"
+    """``quick`` averages before solving and solves gains for phase only."""
+    delay: bool = True
+    """Solve and apply delays (K)."""
+    min_flux_jy: Positive = 1.0
+    """Least beam-weighted flux of a calibrator at transit, Jy."""
+    min_field_share: Fraction = 0.15
+    """Least share of the calibrator in the beam-weighted flux of its field."""
+    max_offset_deg: Positive = 1.0
+    """Greatest distance in declination between calibrator and pointing, deg."""
+    validity_h: Positive = 24.0
+    """Longest time between solution and target before a solution counts as borrowed, h."""
+    borrow_days: NonNegative = 30.0
+    """Longest time between a borrowed solution and target, days."""
+    strip_deg: Positive = 5.0
+    """Greatest difference in declination between solution and target, deg."""
+    uvmin_klambda: NonNegative = 1.0
+    """Shortest baseline used in solving, kilo-wavelengths."""
+    min_snr: Positive = 3.0
+    """Solutions below this signal-to-noise ratio are flagged."""
+
+
+class ApplyOptions(Options):
+    """Calibrated, averaged data for imaging."""
+
+    max_smearing: Fraction = 0.02
+    """Largest loss of a point source at half power of the beam by averaging, longest baseline."""
+
+
+class ImagingOptions(Options):
+    """Tiles."""
+
+    preset: Literal["quick", "standard", "deep"] = "standard"
+    """Set of defaults for the keys below that are not given."""
+    engine: Literal["wsclean", "tclean"] = "wsclean"
+    """Imager."""
+    size_px: Annotated[int, Field(ge=64, le=16384)] | None = None
+    """Image size, pixels (preset)."""
+    cell_arcsec: Positive | None = None
+    """Pixel size, arcsec (preset)."""
+    robust: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Briggs robustness (preset)."""
+    niter: Annotated[int, Field(ge=0)] | None = None
+    """Most clean components (preset)."""
+    uvmin_lambda: NonNegative = 1000.0
+    """Shortest baseline, wavelengths."""
+    pb_limit: Fraction = 0.2
+    """Primary-beam response below which the corrected image is blank."""
+    wsclean: dict[str, str] = {}
+    """WSClean options that override those of the preset, e.g. ``{mgain: "0.6"}``."""
+    timeout_s: Positive = 1800.0
+    """Time limit of the imager, s."""
+
+
+class PhotometryOptions(Options):
+    """Forced photometry."""
+
+    min_flux_jy: NonNegative = 0.01
+    """Faintest catalogue source to measure, Jy."""
+    upper_limit_sigma: Positive = 5.0
+    """Upper limits are this many times the local rms."""
+
+
+class MosaicOptions(Options):
+    """Hourly and nightly mosaics."""
+
+    overlap_tiles: Annotated[int, Field(ge=0)] = 2
+    """Tiles of the neighbouring hours that join an hourly mosaic on either side."""
+    pb_limit: Fraction = 0.2
+    """Tiles are cut where their beam falls below this."""
+
+
+class LightcurveOptions(Options):
+    """Light curves and variability."""
+
+    min_snr: NonNegative = 0.0
+    """Least signal-to-noise ratio of a measurement to enter the statistics."""
+    eta_threshold: Positive = 2.5
+    """Sources with eta above this and V above `v_threshold` are candidates."""
+    v_threshold: NonNegative = 0.1
+    """See `eta_threshold`."""
+
+
+class Config(Options):
+    """The whole configuration file."""
+
+    incoming: Path = Path("incoming")
+    """Folder the correlator's files arrive in."""
+    results: Path = Path("results")
+    """Folder for all products."""
+    catalog: Path | None = None
+    """Reference catalogue: CSV with ``name,ra_deg,dec_deg,flux_jy[,alpha]`` (flux at 1.4 GHz)."""
+    calibrators: Path | None = None
+    """Further calibrators: CSV with the same columns, beside the built-in flux standards."""
+    inventory: InventoryOptions = InventoryOptions()
+    conversion: ConversionOptions = ConversionOptions()
+    flagging: FlaggingOptions = FlaggingOptions()
+    calibration: CalibrationOptions = CalibrationOptions()
+    apply: ApplyOptions = ApplyOptions()
+    imaging: ImagingOptions = ImagingOptions()
+    photometry: PhotometryOptions = PhotometryOptions()
+    mosaic: MosaicOptions = MosaicOptions()
+    lightcurves: LightcurveOptions = LightcurveOptions()
+
+
+def load_config(values: dict[str, Any]) -> Config:
+    """Validate a configuration.
+
+    Parameters
+    ----------
+    values : dict
+        What the YAML file and the command line give together.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names every wrong key, why it is wrong, and the nearest right one.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise ConfigError(f"config: {problems}") from None
+
+
+def _explain(problem: dict) -> str:
+    *section, key = (str(part) for part in problem["loc"])
+    name = ".".join([*section, key])
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg'].lower()}, got {problem['input']!r}"
+    model: type[BaseModel] = Config
+    for part in section:
+        model = model.model_fields[part].annotation
+    close = difflib.get_close_matches(key, model.model_fields, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
+    return f"{name}: no such key; {hint}"
+
+
+def _parts(annotation: Any) -> tuple[Any, bool, bool]:
+    """Return (scalar type or Literal, is it a list?, is it a dict?) of a field's annotation."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _parts(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return _parts(next(a for a in typing.get_args(annotation) if a is not type(None)))
+    if origin in (list, tuple):
+        return _parts(typing.get_args(annotation)[0])[0], True, False
+    if origin is dict:
+        return str, False, True
+    return annotation, False, False
+
+
+def add_options(parser: argparse.ArgumentParser, model: type[Options]) -> None:
+    """Give a parser one option for each field of a model; defaults stay the model's."""
+    group = parser.add_argument_group("options", (model.__doc__ or "").split("\n")[0])
+    for name, info in model.model_fields.items():
+        kind, is_list, is_dict = _parts(info.annotation)
+        flag = "--" + name.replace("_", "-")
+        text = (info.description or "").replace("\n", " ").replace("%", "%%")
+        text += f" (default: {info.default})".replace("%", "%%")
+        common: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+        elif is_dict:
+            group.add_argument(flag, nargs="*", metavar="KEY=VALUE", **common)
+        elif typing.get_origin(kind) is Literal:
+            group.add_argument(flag, choices=typing.get_args(kind), **common)
+        else:
+            group.add_argument(
+                flag, type=kind, nargs="*" if is_list else None, metavar="VALUE", **common
+            )
+
+
+def from_args(args: argparse.Namespace, model: type[Options]) -> Any:
+    """Build a model from the options that `add_options` gave a parser."""
+    given = {k: v for k, v in vars(args).items() if k in model.model_fields}
+    for name, value in given.items():
+        if _parts(model.model_fields[name].annotation)[2]:
+            given[name] = dict(item.split("=", 1) for item in value)
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"--{str(p['loc'][0]).replace('_', '-')}: {p['msg'].lower()}" for p in error.errors()
+        )
+        raise ConfigError(problems) from None
+
+
+def to_args(options: Options) -> list[str]:
+    """Return the command-line options that give `options`; defaults are left out."""
+    args: list[str] = []
+    for name, info in type(options).model_fields.items():
+        value = getattr(options, name)
+        if value == info.default:
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            args.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, dict):
+            args += [flag, *(f"{k}={v}" for k, v in value.items())]
+        elif isinstance(value, list | tuple):
+            args += [flag, *map(str, value)]
+        else:
+            args += [flag, str(value)]
+    return args
