@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import types
 import typing
 from pathlib import Path
@@ -60,6 +61,8 @@ class FlaggingOptions(Options):
     """Raw cross-correlation amplitude above which a sample is flagged (1 Jy is about 0.0045)."""
     mad_sigma: Positive = 7.0
     """Upper-sided clip after the engine, in robust standard deviations."""
+    extend: bool = True
+    """Extend flags to the other polarisation and into single-sample gaps in time and frequency."""
     dead_antenna_fraction: Fraction = 0.95
     """An antenna with more than this fraction flagged is flagged whole."""
     timeout_s: Positive = 900.0
@@ -105,22 +108,39 @@ class ImagingOptions(Options):
     """Set of defaults for the keys below that are not given."""
     engine: Literal["wsclean", "tclean"] = "wsclean"
     """Imager."""
-    size_px: Annotated[int, Field(ge=64, le=16384)] | None = None
-    """Image size, pixels (preset)."""
+    size_px: Annotated[int, Field(ge=64, le=16384, multiple_of=2)] | None = None
+    """Image size, pixels, even (preset)."""
     cell_arcsec: Positive | None = None
     """Pixel size, arcsec (preset)."""
     robust: Annotated[float, Field(ge=-2, le=2)] | None = None
     """Briggs robustness (preset)."""
     niter: Annotated[int, Field(ge=0)] | None = None
     """Most clean components (preset)."""
+    mgain: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the peak that one major cycle removes (preset)."""
+    auto_mask_sigma: Positive | None = None
+    """Clean down to this many times the noise, then only where components were found (preset)."""
+    auto_threshold_sigma: Positive | None = None
+    """Stop cleaning at this many times the noise (preset)."""
+    spectral_terms: Annotated[int, Field(ge=1, le=4)] | None = None
+    """Terms of the polynomial in frequency fitted to each clean component (preset)."""
     uvmin_lambda: NonNegative = 1000.0
     """Shortest baseline, wavelengths."""
     pb_limit: Fraction = 0.2
     """Primary-beam response below which the corrected image is blank."""
     wsclean: dict[str, str] = {}
-    """WSClean options that override those of the preset, e.g. ``{mgain: "0.6"}``."""
+    """WSClean options that override those of the preset, e.g. ``{mgain: "0.6"}``; an empty value
+    gives a bare option, ``off`` drops one."""
     timeout_s: Positive = 1800.0
-    """Time limit of the imager, s."""
+    """Time limit of one attempt of the imager, s."""
+    max_rms_jy: Positive = 0.1
+    """A tile with more noise than this fails, Jy/beam."""
+    warn_rms_ratio: Positive = 2.0
+    """A tile whose noise exceeds the thermal noise by more than this factor is marked."""
+    min_dynamic_range: NonNegative = 100.0
+    """A tile with a worse dynamic range is marked, if its noise is not thermal either."""
+    max_flux_scale_error: Positive = 0.2
+    """A tile whose median flux ratio to the catalogue differs from 1 by more fails."""
 
 
 class PhotometryOptions(Options):
@@ -152,6 +172,17 @@ class LightcurveOptions(Options):
     """See `eta_threshold`."""
 
 
+class QaOptions(Options):
+    """Gates of a whole night; tiles are judged by the steps that make them."""
+
+    max_flux_offset: Positive = 0.1
+    """Largest deviation of the median measured flux from the catalogue, beyond twice its error."""
+    min_completeness: Fraction = 0.8
+    """Least share of the sources expected at 10 sigma that is detected at 5."""
+    min_sources: Annotated[int, Field(ge=1)] = 5
+    """Fewest sources that can tell anything about the flux scale."""
+
+
 class Config(Options):
     """The whole configuration file."""
 
@@ -172,6 +203,7 @@ class Config(Options):
     photometry: PhotometryOptions = PhotometryOptions()
     mosaic: MosaicOptions = MosaicOptions()
     lightcurves: LightcurveOptions = LightcurveOptions()
+    qa: QaOptions = QaOptions()
 
 
 def load_config(values: dict[str, Any]) -> Config:
@@ -274,3 +306,53 @@ def to_args(options: Options) -> list[str]:
         else:
             args += [flag, str(value)]
     return args
+
+
+def schema() -> str:
+    """Return the JSON schema of the configuration file."""
+    return json.dumps(Config.model_json_schema(), indent=1) + "\n"
+
+
+def reference() -> str:
+    """Return the table of all keys, in Markdown."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key, its default and its meaning; made from the models in "
+        "`src/dsa110_contimg/config.py` by `./contimg exec python -m dsa110_contimg.config`.",
+        "Precedence: `--config KEY=VALUE`, then `--configfile FILE`, then `config/config.yaml`, then "
+        "the defaults below. A changed key remakes what it concerns, and nothing else.",
+    ]
+    lines += ["", "| key | default | meaning |", "|---|---|---|"]
+    sections = []
+    for name, info in Config.model_fields.items():
+        if isinstance(info.default, Options):
+            sections.append((name, type(info.default)))
+        else:
+            lines.append(_row(name, info))
+    for name, model in sections:
+        lines += ["", f"## {name}", "", (model.__doc__ or "").strip(), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        lines += [_row(key, info) for key, info in model.model_fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, info: Any) -> str:
+    kind, _, _ = _parts(info.annotation)
+    choices = ""
+    if typing.get_origin(kind) is Literal:
+        choices = " One of " + ", ".join(f"`{value}`" for value in typing.get_args(kind)) + "."
+    default = info.default.as_posix() if isinstance(info.default, Path) else info.default
+    text = (info.description or "").replace("\n", " ").replace("``", "`").replace("|", "\\|")
+    return f"| `{name}` | `{default}` | {text}{choices} |"
+
+
+def main() -> None:
+    """Write what is derived from the models: the schema and the documentation's table."""
+    repo = Path(__file__).resolve().parents[2]
+    (repo / "config/config.schema.json").write_text(schema())
+    (repo / "docs/configuration.md").write_text(reference())
+
+
+if __name__ == "__main__":
+    main()

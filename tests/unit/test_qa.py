@@ -1,0 +1,135 @@
+"""The verdict on a night says what is true of it."""
+
+import json
+import shutil
+
+import pytest
+from fake_results import make_results
+
+from dsa110_contimg import cli
+from dsa110_contimg.config import QaOptions
+from dsa110_contimg.errors import DataError
+from dsa110_contimg.qa import flux_scale, judge_night, worst
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("fake") / "results", size=40, tables=False)
+
+
+def row(flux, catalog, rms=0.01, flags=""):
+    return {
+        "flux_jy": flux,
+        "catalog_flux_jy": catalog,
+        "local_rms_jy": rms,
+        "snr": flux / rms,
+        "flags": flags,
+    }
+
+
+def test_a_night_without_faults_is_clean(fake):
+    judged = judge_night(fake.layout.night(fake.nights[0]), fake.inventory)
+    assert judged["verdict"] == "clean", judged["reasons"]
+    assert judged["reasons"] == []
+    assert judged["counts"]["pass"] == judged["counts"]["groups"] == 9
+
+
+def test_every_fault_is_told_apart_and_named(fake):
+    night = fake.nights[1]
+    ids = fake.groups[night]
+    judged = judge_night(fake.layout.night(night), fake.inventory)
+    states = {t["group"]: t["state"] for t in judged["tiles"]}
+    assert judged["verdict"] == "degraded"
+    assert [states[ids[i]] for i in (0, 2, 3, 4, 5, 6)] == [
+        "pass",
+        "warn",
+        "fail",
+        "missing",
+        "fail",
+        "warn",
+    ]
+    assert judged["counts"]["waiting"] == 1
+    told = " | ".join(judged["reasons"])
+    for words in (
+        "dynamic range 12 is below 30",
+        "no calibration within 30 days",
+        "stopped after stage 'calibrated'",
+        "sb15 is absent",
+        "1 incoming file could not be read",
+        ids[3],
+    ):
+        assert words in told
+
+
+def test_no_usable_tile_fails_the_night(fake, tmp_path):
+    night = fake.nights[0]
+    copy = tmp_path / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    for image in copy.glob("groups/*/*.image.fits.json"):
+        content = json.loads(image.read_text()) | {"verdict": "fail", "reasons": ["diverged"]}
+        image.write_text(json.dumps(content))
+    judged = judge_night(copy)
+    assert judged["verdict"] == "failed"
+    assert judged["reasons"][0] == "none of 9 tiles gave a usable image"
+
+
+def test_a_damaged_sidecar_counts_as_missing_and_is_named(fake, tmp_path):
+    night, group = fake.nights[0], fake.groups[fake.nights[0]][2]
+    copy = tmp_path / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    (copy / "groups" / group / f"{group}.image.fits.json").write_text('{"verdict": ')
+    judged = judge_night(copy)
+    assert judged["verdict"] == "degraded"
+    assert {t["group"]: t["state"] for t in judged["tiles"]}[group] == "missing"
+    assert any("unreadable sidecars" in r for r in judged["reasons"])
+
+
+def test_flux_scale_off_by_more_than_its_gate_degrades(fake):
+    strict = QaOptions(max_flux_offset=0.001, min_completeness=1.0)
+    judged = judge_night(fake.layout.night(fake.nights[0]), fake.inventory, strict)
+    assert any("flux scale is off" in r and "above" in r for r in judged["reasons"])
+
+
+def test_flux_scale_against_numbers_worked_by_hand():
+    # Ratios 1.0, 1.1, 1.2: median 1.1, MAD 0.1. The flagged row and the faint one stay out.
+    rows = [row(1.0, 1.0), row(1.1, 1.0), row(1.2, 1.0), row(9.0, 1.0, flags="edge")]
+    rows.append(row(0.02, 0.05))  # expected at 10 sigma? 0.05 < 0.1: no
+    rows.append(row(0.03, 0.2))  # expected at 20 sigma, measured at 3: lost
+    scale = flux_scale(rows)
+    assert scale["n"] == 3
+    assert scale["median_ratio"] == pytest.approx(1.1)
+    assert scale["scatter"] == pytest.approx(0.14826)
+    assert (scale["expected"], scale["detected"]) == (4, 3)
+
+
+def test_groups_that_never_began_are_seen_through_the_inventory(fake, tmp_path):
+    night = fake.nights[0]
+    empty = tmp_path / "nights" / night
+    empty.mkdir(parents=True)
+    judged = judge_night(empty, fake.inventory)
+    assert judged["verdict"] == "failed"
+    assert judged["counts"]["missing"] == 9
+    assert judge_night(empty)["reasons"][0] == "the night has no data"
+
+
+def test_command_writes_the_verdict_with_a_sidecar(fake, tmp_path, capsys):
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps(fake.inventory))
+    out = tmp_path / "qa.json"
+    night = fake.layout.night(fake.nights[1])
+    assert cli.main(["qa", str(night), str(out), "--inventory", str(inventory)]) == 0
+    assert json.loads(out.read_text())["verdict"] == "degraded"
+    sidecar = json.loads((tmp_path / "qa.json.json").read_text())
+    assert sidecar["verdict"] == "warn"
+    assert any(i["path"].endswith(".image.fits.json") for i in sidecar["inputs"])
+    assert "degraded" in capsys.readouterr().out
+
+
+def test_absent_folder_is_one_plain_line(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        judge_night(tmp_path / "2026-01-25")
+
+
+def test_worst():
+    assert worst(["pass", None, "fail", "warn"]) == "fail"
+    assert worst([]) == "pass"
