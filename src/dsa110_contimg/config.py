@@ -1,8 +1,8 @@
 """Configuration: one typed model a section, the only source of schema, defaults and options.
 
 From the models here come the validation of ``config/config.yaml``, its JSON schema
-(``config/config.schema.json``), the option tables of the documentation, and the command-line options
-of the steps. A step receives its section as a model; a rule passes what differs from the defaults
+(``config/config.schema.json``), the option tables of the documentation, and the command-line
+options of the steps. A step receives its section as a model; a rule passes what differs from the defaults
 as options on the command line.
 """
 
@@ -320,8 +320,8 @@ def reference() -> str:
         "",
         "Every key, its default and its meaning; made from the models in "
         "`src/dsa110_contimg/config.py` by `./contimg exec python -m dsa110_contimg.config`.",
-        "Precedence: `--config KEY=VALUE`, then `--configfile FILE`, then `config/config.yaml`, then "
-        "the defaults below. A changed key remakes what it concerns, and nothing else.",
+        "Precedence: `--config KEY=VALUE`, then `--configfile FILE`, then `config/config.yaml`, "
+        "then the defaults below. A changed key remakes what it concerns, and nothing else.",
     ]
     lines += ["", "| key | default | meaning |", "|---|---|---|"]
     sections = []

@@ -1,0 +1,492 @@
+"""Flags on the raw visibilities: bad samples, interference, dead antennas.
+
+The conversion calls `flag_ms` on its temporary Measurement Set, so that flags travel in the product
+of the step that made them. Order:
+
+1. samples that hold no data (zeros, NaN), autocorrelations, amplitudes beyond reason;
+2. the engine: AOFlagger with a strategy for 24-integration tiles, or CASA's tfcrop and rflag;
+3. an upper-sided clip at several robust standard deviations of each baseline, then extension;
+4. antennas with next to nothing left.
+
+Only flags are written (and zeros in place of NaN, which some tools do not mask). The set is
+streamed in blocks; memory does not grow with its length.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import FlaggingOptions
+from .errors import DataError
+from .external import find_tool, run_tool
+from .products import Sidecar
+
+__all__ = [
+    "flag_bad_samples",
+    "flag_high_amplitudes",
+    "flag_ms",
+    "flag_statistics",
+    "strategy_path",
+]
+
+#: Standard deviations per median absolute deviation of a normal distribution.
+MAD_TO_SIGMA = 1.4826
+#: Effective flagged fraction above which a tile is suspect, above which it is not used, and the
+#: least fraction of data that must remain for anything to be done with it.
+WARN_FRACTION, FAIL_FRACTION, LEAST_REMAINING = 0.3, 0.5, 0.1
+#: Samples that estimate the spread of a baseline; more do not sharpen a 7 sigma limit.
+SPREAD_SAMPLES = 4096
+#: Baselines that are held in memory together.
+BLOCK_BASELINES = 256
+#: Lower edges of the baseline-length bins of the statistics, m.
+LENGTH_BINS_M = (0.0, 50.0, 200.0, 500.0, 1000.0, 1500.0)
+
+
+def strategy_path() -> Path:
+    """Return the AOFlagger strategy of this package."""
+    return Path(str(resources.files(__package__).joinpath("data/aoflagger/dsa110.lua")))
+
+
+def flag_bad_samples(
+    data: np.ndarray, auto: np.ndarray, clip_amplitude: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find samples that cannot be astronomical.
+
+    Parameters
+    ----------
+    data : (n_rows, n_chan, n_pol) complex
+        Raw visibilities.
+    auto : (n_rows,) bool
+        Rows that are autocorrelations; they are flagged whole.
+    clip_amplitude : float
+        Cross-correlation amplitude above which a sample is flagged, raw units.
+
+    Returns
+    -------
+    bad, not_finite : (n_rows, n_chan, n_pol) bool
+        All bad samples, and those of them that are NaN or infinite.
+    """
+    power = data.real**2 + data.imag**2
+    not_finite = ~np.isfinite(power)
+    # Written so that a NaN counts as bad, whichever way it compares.
+    bad = ~((power > 0) & (power <= clip_amplitude**2))
+    bad |= auto[:, None, None]
+    return bad, not_finite
+
+
+def flag_high_amplitudes(data: np.ndarray, flags: np.ndarray, sigma: float) -> np.ndarray:
+    """Find samples far above what is usual on their baseline.
+
+    Location and spread are median and median absolute deviation over the unflagged samples of one
+    baseline and polarisation, so that neither antenna gains nor a strong calibrator move the limit.
+
+    Parameters
+    ----------
+    data : (n_times, n_baselines, n_chan, n_pol) complex
+        Raw visibilities.
+    flags : (n_times, n_baselines, n_chan, n_pol) bool
+        Samples to leave out.
+    sigma : float
+        Limit in robust standard deviations; only the upper side is clipped.
+
+    Returns
+    -------
+    (n_times, n_baselines, n_chan, n_pol) bool
+        Newly found samples.
+    """
+    n_times, _, n_chan, _ = data.shape
+    amplitude = np.abs(data)
+    stride = max(1, n_times * n_chan // SPREAD_SAMPLES)
+    sample = amplitude[:, :, ::stride].copy()
+    sample[flags[:, :, ::stride]] = np.nan
+    sample = sample.transpose(1, 3, 0, 2).reshape(data.shape[1], data.shape[3], -1)
+    sample.sort(axis=-1)  # NaN go to the end
+    n_good = np.isfinite(sample).sum(axis=-1)
+    centre = _sorted_median(sample, n_good)
+    deviation = np.abs(sample - centre[..., None])
+    deviation.sort(axis=-1)
+    limit = centre + sigma * MAD_TO_SIGMA * _sorted_median(deviation, n_good)
+    return (amplitude > limit[None, :, None, :]) & ~flags
+
+
+def _sorted_median(values: np.ndarray, n_good: np.ndarray) -> np.ndarray:
+    """Return the (upper) median of the first `n_good` of sorted values along the last axis."""
+    index = np.minimum(n_good // 2, values.shape[-1] - 1)
+    return np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
+
+
+def extend_flags(flags: np.ndarray) -> np.ndarray:
+    """Extend flags to the other polarisation and into single-sample gaps in frequency and time.
+
+    Parameters
+    ----------
+    flags : (n_times, n_baselines, n_chan, n_pol) bool
+        Flags found so far.
+
+    Returns
+    -------
+    (n_times, n_baselines, n_chan, n_pol) bool
+        Extended flags.
+    """
+    either = flags.any(axis=-1)
+    filled = either.copy()
+    filled[:, :, 1:-1] |= either[:, :, :-2] & either[:, :, 2:]
+    filled[1:-1] |= either[:-2] & either[2:]
+    return np.broadcast_to(filled[..., None], flags.shape).copy()
+
+
+def find_dead_antennas(
+    flagged: np.ndarray, antenna1: np.ndarray, antenna2: np.ndarray, limit: float
+) -> list[int]:
+    """Return the antennas of which more than a fraction is flagged on their typical baseline.
+
+    The median over an antenna's baselines is taken, so that its dead partners do not count against
+    it; channels without any data (absent subbands) are left out.
+
+    Parameters
+    ----------
+    flagged : (n_baselines, n_chan) float
+        Flagged fraction over times and polarisations.
+    antenna1, antenna2 : (n_baselines,) int
+        Antenna numbers.
+    limit : float
+        Fraction above which an antenna is dead.
+    """
+    cross = antenna1 != antenna2
+    present = (flagged[cross] < 1).any(axis=0)
+    if not present.any():
+        return sorted(set(antenna1[cross]) | set(antenna2[cross]))
+    fraction = flagged[:, present].mean(axis=1)
+    dead = []
+    for antenna in np.unique([antenna1, antenna2]):
+        mine = cross & ((antenna1 == antenna) | (antenna2 == antenna))
+        if mine.any() and np.median(fraction[mine]) > limit:
+            dead.append(int(antenna))
+    return dead
+
+
+def flag_statistics(
+    count: np.ndarray,
+    n_times: int,
+    antenna1: np.ndarray,
+    antenna2: np.ndarray,
+    length_m: np.ndarray,
+    names: list[str],
+    polarizations: list[str],
+) -> dict[str, Any]:
+    """Summarise flags of the cross-correlations.
+
+    Raw fractions are of everything recorded; effective ones leave out antennas without any data and
+    channels without any data (absent subbands), and say what interference cost.
+
+    Parameters
+    ----------
+    count : (n_baselines, n_chan, n_pol) int
+        Flagged integrations.
+    n_times : int
+        Integrations.
+    antenna1, antenna2 : (n_baselines,) int
+        Antenna numbers.
+    length_m : (n_baselines,) float
+        Baseline lengths, m.
+    names : list of str
+        Antenna names by number.
+    polarizations : list of str
+        Names of the polarisations.
+
+    Returns
+    -------
+    dict
+        ``flagged_fraction``, ``flagged_fraction_effective``, ``absent_antennas``,
+        ``absent_channels`` (count), and effective fractions ``by_antenna``, ``by_channel``,
+        ``by_baseline_length``, ``by_polarization``.
+    """
+    cross = antenna1 != antenna2
+    fraction = count[cross] / n_times
+    a1, a2, length = antenna1[cross], antenna2[cross], length_m[cross]
+    numbers = np.unique([a1, a2])
+    present = [n for n in numbers if (fraction[(a1 == n) | (a2 == n)] < 1).any()]
+    channels = (fraction < 1).any(axis=(0, 2))
+    rows = np.isin(a1, present) & np.isin(a2, present)
+    effective = fraction[rows][:, channels]
+    a1, a2, length = a1[rows], a2[rows], length[rows]
+    by_channel = np.ones(count.shape[1])
+    if rows.any():
+        by_channel = fraction[rows].mean(axis=(0, 2))
+    edges = [*LENGTH_BINS_M, np.inf]
+    bins = {
+        f"{low:.0f}-{high:.0f} m" if np.isfinite(high) else f">{low:.0f} m": (length >= low)
+        & (length < high)
+        for low, high in itertools.pairwise(edges)
+    }
+    return {
+        "flagged_fraction": _rounded(fraction.mean()),
+        "flagged_fraction_effective": _rounded(effective.mean()) if effective.size else 1.0,
+        "absent_antennas": [names[n] for n in numbers if n not in present],
+        "absent_channels": int((~channels).sum()),
+        "by_antenna": {
+            names[n]: _rounded(effective[(a1 == n) | (a2 == n)].mean()) for n in present
+        },
+        "by_channel": [_rounded(f) for f in by_channel],
+        "by_baseline_length": {
+            label: _rounded(effective[chosen].mean())
+            for label, chosen in bins.items()
+            if chosen.any()
+        },
+        "by_polarization": {
+            name: _rounded(effective[..., p].mean()) if effective.size else 1.0
+            for p, name in enumerate(polarizations)
+        },
+    }
+
+
+def _rounded(fraction: float) -> float:
+    return round(float(fraction), 5)
+
+
+def judge_flags(statistics: dict[str, Any], sidecar: Sidecar) -> None:
+    """Set the verdict of a tile from its flag statistics."""
+    effective = statistics["flagged_fraction_effective"]
+    if 1 - statistics["flagged_fraction"] < LEAST_REMAINING:
+        sidecar.fail(f"only {1 - statistics['flagged_fraction']:.1%} of the data is left unflagged")
+    elif effective > FAIL_FRACTION:
+        sidecar.fail(f"{effective:.0%} of the data of the antennas present is flagged")
+    elif effective > WARN_FRACTION:
+        sidecar.warn(f"{effective:.0%} of the data of the antennas present is flagged")
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Shape of a Measurement Set whose rows are times x baselines."""
+
+    n_times: int
+    antenna1: np.ndarray
+    antenna2: np.ndarray
+    length_m: np.ndarray
+    n_chan: int
+    n_pol: int
+
+    @property
+    def n_baselines(self) -> int:
+        return len(self.antenna1)
+
+    @property
+    def auto(self) -> np.ndarray:
+        return self.antenna1 == self.antenna2
+
+
+def _grid_of(table: Any, ms: Path) -> _Grid:
+    if table.nrows() == 0:
+        raise DataError(f"{ms}: holds no rows; convert the group again")
+    times = table.getcol("TIME")
+    n_times = len(np.unique(times))
+    antenna1, antenna2 = table.getcol("ANTENNA1"), table.getcol("ANTENNA2")
+    n_baselines = len(times) // n_times
+    regular = n_baselines * n_times == len(times) and all(
+        (column.reshape(n_times, n_baselines) == column[:n_baselines]).all()
+        for column in (antenna1, antenna2)
+    )
+    if not regular:
+        raise DataError(f"{ms}: rows are not times x baselines; convert it with this package")
+    n_chan, n_pol = table.getcell("DATA", 0).shape
+    uvw = table.getcol("UVW", 0, n_baselines)
+    return _Grid(
+        n_times,
+        antenna1[:n_baselines],
+        antenna2[:n_baselines],
+        np.linalg.norm(uvw, axis=1),
+        n_chan,
+        n_pol,
+    )
+
+
+def _flag_bad(table: Any, grid: _Grid, options: FlaggingOptions) -> int:
+    """Flag bad samples, one integration at a time; return how many were not finite."""
+    n_not_finite = 0
+    for k in range(grid.n_times):
+        start = k * grid.n_baselines
+        data = table.getcol("DATA", start, grid.n_baselines)
+        bad, not_finite = flag_bad_samples(data, grid.auto, options.clip_amplitude)
+        if not_finite.any():
+            n_not_finite += int(not_finite.sum())
+            data[not_finite] = 0
+            table.putcol("DATA", data, start, grid.n_baselines)
+        before = table.getcol("FLAG", start, grid.n_baselines)
+        if (bad & ~before).any():
+            table.putcol("FLAG", before | bad, start, grid.n_baselines)
+    return n_not_finite
+
+
+def _baseline_blocks(grid: _Grid) -> Iterator[slice]:
+    for first in range(0, grid.n_baselines, BLOCK_BASELINES):
+        yield slice(first, min(first + BLOCK_BASELINES, grid.n_baselines))
+
+
+def _read_block(table: Any, column: str, grid: _Grid, block: slice) -> np.ndarray:
+    """Return (n_times, n_block, n_chan, n_pol) of a column."""
+    size = block.stop - block.start
+    return np.stack(
+        [
+            table.getcol(column, k * grid.n_baselines + block.start, size)
+            for k in range(grid.n_times)
+        ]
+    )
+
+
+def _write_flags(table: Any, grid: _Grid, block: slice, flags: np.ndarray) -> None:
+    for k, values in enumerate(flags):
+        start = k * grid.n_baselines + block.start
+        table.putcol("FLAG", values, start, block.stop - block.start)
+
+
+def _clip_and_count(table: Any, grid: _Grid, options: FlaggingOptions) -> np.ndarray:
+    """Clip, extend, and return (n_baselines, n_chan, n_pol) counts of flagged integrations."""
+    count = np.empty((grid.n_baselines, grid.n_chan, grid.n_pol), np.uint16)
+    for block in _baseline_blocks(grid):
+        before = _read_block(table, "FLAG", grid, block)
+        flags = before
+        if options.engine != "none":
+            data = _read_block(table, "DATA", grid, block)
+            flags = before | flag_high_amplitudes(data, before, options.mad_sigma)
+        if options.extend:
+            flags = extend_flags(flags)
+        if (flags != before).any():
+            _write_flags(table, grid, block, flags)
+        count[block] = flags.sum(axis=0)
+    return count
+
+
+def _flag_antennas(table: Any, grid: _Grid, dead: list[int], count: np.ndarray) -> None:
+    rows = np.isin(grid.antenna1, dead) | np.isin(grid.antenna2, dead)
+    if not rows.any():
+        return
+    for k in range(grid.n_times):
+        flags = table.getcol("FLAG", k * grid.n_baselines, grid.n_baselines)
+        flags[rows] = True
+        table.putcol("FLAG", flags, k * grid.n_baselines, grid.n_baselines)
+    count[rows] = grid.n_times
+
+
+def aoflagger_command(ms: Path, strategy: Path, threads: int) -> list[str]:
+    """Return the AOFlagger command line for a Measurement Set."""
+    return [
+        "aoflagger",
+        *("-j", str(threads)),
+        *("-strategy", os.fspath(strategy)),
+        *("-column", "DATA"),
+        os.fspath(ms),
+    ]
+
+
+def _run_engine(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> None:
+    if options.engine == "none":
+        return
+    if options.engine == "aoflagger":
+        find_tool("aoflagger")
+        threads = len(os.sched_getaffinity(0))
+        command = aoflagger_command(ms, strategy_path(), threads)
+    else:
+        # CASA cannot live in a process that holds python-casacore.
+        command = [sys.executable, "-m", "dsa110_contimg.flagging", os.fspath(ms.absolute())]
+    result = run_tool(command, timeout_s=options.timeout_s)
+    sidecar.commands.append(result.command)
+
+
+def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> dict[str, Any]:
+    """Flag a Measurement Set that is still being made.
+
+    Parameters
+    ----------
+    ms : Path
+        Measurement Set whose rows are times x baselines; its ``FLAG`` column is changed.
+    options : FlaggingOptions
+        What to do.
+    sidecar : Sidecar
+        Receives commands, timings, and the verdict.
+
+    Returns
+    -------
+    dict
+        Statistics as of `flag_statistics`, and ``dead_antennas``, ``not_finite`` (count).
+
+    Raises
+    ------
+    DataError
+        If the rows are not times x baselines.
+    ToolError
+        If the engine is absent, fails or exceeds its time limit.
+    """
+    from casacore.tables import table as open_table
+
+    ms = Path(ms)
+    started = time.monotonic()
+    with open_table(os.fspath(ms), readonly=False, ack=False) as table:
+        grid = _grid_of(table, ms)
+        n_not_finite = _flag_bad(table, grid, options)
+    sidecar.timings_s["flag_bad"] = time.monotonic() - started
+
+    started = time.monotonic()
+    _run_engine(ms, options, sidecar)
+    sidecar.timings_s["flag_engine"] = time.monotonic() - started
+
+    started = time.monotonic()
+    with open_table(os.fspath(ms), readonly=False, ack=False) as table:
+        count = _clip_and_count(table, grid, options)
+        fraction = count.mean(axis=2) / grid.n_times
+        dead = find_dead_antennas(
+            fraction, grid.antenna1, grid.antenna2, options.dead_antenna_fraction
+        )
+        _flag_antennas(table, grid, dead, count)
+    sidecar.timings_s["flag_clip"] = time.monotonic() - started
+
+    with open_table(f"{ms}::ANTENNA", ack=False) as antennas:
+        names = antennas.getcol("NAME")
+    statistics = flag_statistics(
+        count,
+        grid.n_times,
+        grid.antenna1,
+        grid.antenna2,
+        grid.length_m,
+        names,
+        _polarization_names(ms, grid.n_pol),
+    )
+    statistics["dead_antennas"] = [names[n] for n in dead]
+    statistics["not_finite"] = n_not_finite
+    judge_flags(statistics, sidecar)
+    return statistics
+
+
+def _polarization_names(ms: Path, n_pol: int) -> list[str]:
+    from casacore.tables import table as open_table
+
+    with open_table(f"{ms}::POLARIZATION", ack=False) as polarization:
+        types = polarization.getcell("CORR_TYPE", 0)
+    known = {9: "XX", 10: "XY", 11: "YX", 12: "YY"}
+    return [known.get(int(code), str(code)) for code in types[:n_pol]]
+
+
+def _casa_engine(ms: str) -> None:
+    """Run tfcrop, then rflag, on the DATA of a Measurement Set (own process: CASA)."""
+    from .casa import casa_session
+
+    commands = [
+        "mode='tfcrop' datacolumn='DATA' timecutoff=4.0 freqcutoff=4.0 timefit='line' "
+        "freqfit='poly' maxnpieces=5 winsize=3 extendflags=False",
+        "mode='rflag' datacolumn='DATA' timedevscale=5.0 freqdevscale=5.0 extendflags=False",
+    ]
+    with casa_session() as casa:
+        casa.flagdata(vis=ms, mode="list", inpfile=commands, action="apply", flagbackup=False)
+
+
+if __name__ == "__main__":
+    _casa_engine(sys.argv[1])
