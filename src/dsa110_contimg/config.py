@@ -2,8 +2,8 @@
 
 From the models here come the validation of ``config/config.yaml``, its JSON schema
 (``config/config.schema.json``), the option tables of the documentation, and the command-line
-options of the steps. A step receives its section as a model; a rule passes what differs from the defaults
-as options on the command line.
+options of the steps. A step receives its section as a model; a rule passes what differs from the
+defaults as options on the command line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Names, places, sidecars and atomic writes of every product.
 
-All product names are built and parsed here, and nowhere else. A product is never changed after it is
-made: a step writes under a temporary name beside the target, checks what it wrote, then renames.
+All product names are built and parsed here, and nowhere else. A product is never changed after it
+is made: a step writes under a temporary name beside the target, checks what it wrote, then renames.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Layout:
         group : str
             Group id.
         kind : str
-            What follows ``<id>.``: ``ms``, ``bcal``, ``cal.ms``, ``image.fits``, ``photometry.csv``;
-            ``hdf5`` gives the group file, ``group_<id>.hdf5``.
+            What follows ``<id>.``: ``ms``, ``bcal``, ``cal.ms``, ``image.fits``,
+            ``photometry.csv``; ``hdf5`` gives the group file, ``group_<id>.hdf5``.
         """
         folder = self.night(night_of(group), "groups") / group
         if not kind:

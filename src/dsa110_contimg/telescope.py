@@ -34,8 +34,8 @@ SEFD_JY = 6500.0
 N_SUBBANDS = 16
 N_CHANNELS_SUBBAND = 48
 CHANNEL_WIDTH_HZ = 250e6 / 8192 * 8
-#: Centre of the highest channel: median of eight fine channels counted down from 1.53 GHz, the first
-#: of them number 1024.
+#: Centre of the highest channel: median of eight fine channels counted down from 1.53 GHz, the
+#: first of them number 1024.
 TOP_CHANNEL_HZ = 1.53e9 - (1024 + 3.5) * 250e6 / 8192
 #: XX and YY, AIPS numbers.
 POLARIZATIONS = (-5, -6)

@@ -1,0 +1,114 @@
+"""Progress of a run, for people: which tile, which stage, how many of how many, time left.
+
+Snakemake finds it by its name (``--logger contimg``); ``./contimg run`` uses it on a run, not on a
+dry run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, defaultdict
+from logging import ERROR, LogRecord
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+
+__all__ = ["LogHandler"]
+
+#: Lines of a failed job's log that are shown.
+TAIL_LINES = 12
+
+
+class LogHandler(LogHandlerBase):
+    """Print one line for each finished job, and what there is to know of each failed one."""
+
+    writes_to_stream = True
+    writes_to_file = False
+    has_filter = True
+    has_formatter = True
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        self.total = self.done = 0
+        self.rule_totals: dict[str, int] = {}
+        self.rule_done: Counter[str] = Counter()
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self.running: dict[int, tuple[str, str, float]] = {}
+        self.started = time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def emit(self, record: LogRecord) -> None:
+        """Handle one event of Snakemake."""
+        event = getattr(record, "event", None)
+        handler = getattr(self, f"_{event}", None) if event else None
+        if handler is not None:
+            handler(record)
+        elif event is None and record.levelno >= ERROR and record.getMessage().strip():
+            self._print(record.getMessage().strip())
+
+    def _run_info(self, record: LogRecord) -> None:
+        self.rule_totals = dict(record.stats)
+        self.total = self.rule_totals.pop("total", 0)
+        self.started = time.monotonic()
+        if self.total:
+            self._print(f"{self.total} jobs to do")
+
+    def _job_info(self, record: LogRecord) -> None:
+        wildcards = record.wildcards or {}
+        what = wildcards.get("group") or "T".join(
+            filter(None, (wildcards.get("night"), wildcards.get("hour")))
+        )
+        self.running[record.jobid] = (record.rule_name, what, time.monotonic())
+        self._status()
+
+    def _job_finished(self, record: LogRecord) -> None:
+        rule, what, began = self.running.pop(record.job_id, ("", "", 0.0))
+        if not rule:
+            return
+        took = time.monotonic() - began
+        self.done += 1
+        self.rule_done[rule] += 1
+        self.seconds[rule].append(took)
+        if rule == "all":
+            return
+        width = len(str(self.total))
+        self._print(
+            f"[{self.done:{width}}/{self.total}{self._time_left()}] {rule:<16}{what:<16}"
+            f"{took:6.1f} s  ({self.rule_done[rule]} of {self.rule_totals.get(rule, '?')})"
+        )
+
+    def _job_error(self, record: LogRecord) -> None:
+        rule, what, _ = self.running.pop(record.jobid, (record.rule_name, "", 0.0))
+        self._print(f"FAILED {rule} {what}".rstrip())
+        for log in record.log or []:
+            path = Path(str(log))
+            lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+            self._print("\n".join(f"    {line}" for line in [*lines[-TAIL_LINES:], f"log: {path}"]))
+
+    def _error(self, record: LogRecord) -> None:
+        self._print(record.getMessage().strip())
+
+    def _time_left(self) -> str:
+        """Return the remaining time, from what jobs of each rule took so far."""
+        elapsed = time.monotonic() - self.started
+        spent = sum(map(sum, self.seconds.values()))
+        if self.done < 3 or not spent:
+            return ""
+        overall = spent / self.done
+        ahead = 0.0
+        for rule, total in self.rule_totals.items():
+            took = self.seconds.get(rule)
+            ahead += (total - self.rule_done[rule]) * (sum(took) / len(took) if took else overall)
+        minutes, seconds = divmod(round(ahead * elapsed / spent), 60)
+        return f", {minutes}:{seconds:02} left"
+
+    def _print(self, text: str) -> None:
+        print(f"\r\x1b[K{text}" if self.live else text, file=sys.stderr, flush=True)
+        self._status()
+
+    def _status(self) -> None:
+        """On a terminal, keep a last line that says what is running."""
+        if self.live and self.running:
+            now = ", ".join(f"{rule} {what}".strip() for rule, what, _ in self.running.values())
+            print(f"\r\x1b[Krunning: {now[:100]}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,53 @@
+# Calibration tables from calibrator transits; calibrated, averaged data for imaging.
+
+
+rule calibrate:
+    input:
+        ms=tile("ms"),
+        catalog=str(CONFIG.catalog),
+    output:
+        delay=directory(tile("kcal")),
+        bandpass=directory(tile("bcal")),
+        gain=directory(tile("gcal")),
+        sidecars=[tile(kind + ".json") for kind in ("kcal", "bcal", "gcal")],
+    params:
+        code=code("calibration"),
+        prefix=lambda wildcards, output: output.bandpass.removesuffix(".bcal"),
+        calibrator=calibrator,
+        calibrators=calibrator_table(),
+        options=options("calibration"),
+    log:
+        log_of("calibrate", "{night}", "{group}"),
+    benchmark:
+        timing_of("calibrate", "{night}", "{group}")
+    conda:
+        "../envs/casa.yaml"
+    resources:
+        mem_mb=4000,
+    shell:
+        STEP + " calibrate {input.ms} {params.prefix} --calibrator {params.calibrator:q}"
+        " {params.calibrators} --catalog {input.catalog} {params.options} > {log} 2>&1"
+
+
+rule apply:
+    input:
+        ms=tile("ms"),
+        tables=candidates,
+    output:
+        ms=temp(directory(tile("cal.ms"))),
+        sidecar=tile("cal.ms.json"),
+        record=tile("calibration.json"),
+    params:
+        code=code("apply"),
+        candidates=candidate_options,
+        options=options("apply"),
+    log:
+        log_of("apply", "{night}", "{group}"),
+    benchmark:
+        timing_of("apply", "{night}", "{group}")
+    conda:
+        "../envs/casa.yaml"
+    resources:
+        mem_mb=4000,
+    shell:
+        STEP + " apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"

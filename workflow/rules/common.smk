@@ -1,0 +1,149 @@
+# Every function of the workflow: configuration, plan, names of products, inputs of rules.
+import os
+import shlex
+import sys
+from pathlib import Path
+
+SRC = Path(workflow.basedir) / "src"
+sys.path.insert(0, str(SRC))
+
+# Jobs run `python -m dsa110_contimg <step>`, in whichever environment their rule has.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    dict.fromkeys([str(SRC), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+)
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from dsa110_contimg import planning
+from dsa110_contimg.config import load_config, to_args
+from dsa110_contimg.errors import ContimgError
+from dsa110_contimg.products import GROUP_ID, NIGHT, Layout
+
+try:
+    CONFIG = load_config(config)
+    PLAN = planning.make_plan(CONFIG)
+except ContimgError as error:
+    sys.exit(f"contimg: {error}")
+
+LAYOUT = Layout(CONFIG.results)
+STEP = "python -m dsa110_contimg"
+
+
+wildcard_constraints:
+    group=GROUP_ID,
+    night=NIGHT,
+    hour=r"\d{2}",
+
+
+def tile(kind):
+    """Name of a product of a group, with wildcards."""
+    name = "group_{group}.hdf5" if kind == "hdf5" else "{group}." + kind
+    return str(LAYOUT.results / "nights/{night}/groups/{group}" / name)
+
+
+def nightly(name):
+    """Name of a product of a night, with wildcards."""
+    return str(LAYOUT.results / "nights/{night}" / name)
+
+
+def curves(name):
+    """Name of a product over all nights."""
+    return str(LAYOUT.lightcurves(name))
+
+
+def log_of(step, *wildcards):
+    """Name of a rule's log."""
+    return str(LAYOUT.results.joinpath("logs", step, *wildcards[:-1])) + f"/{wildcards[-1]}.log"
+
+
+def timing_of(step, *wildcards):
+    """Name of a rule's resource record."""
+    return log_of(step, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
+
+
+def options(*sections):
+    """Options of a step that differ from the defaults, as on its command line."""
+    return shlex.join(arg for name in sections for arg in to_args(getattr(CONFIG, name)))
+
+
+def code(module):
+    """Hash of the code behind a step: its change remakes what the step made."""
+    return planning.step_hash(module)
+
+
+def tables(group):
+    """Calibration tables of a calibrator's group."""
+    return [str(LAYOUT.group(group, kind)) for kind in ("kcal", "bcal", "gcal")]
+
+
+def subbands(wildcards):
+    """Raw files of a group, highest frequency first."""
+    files = PLAN.groups[wildcards.group].files
+    return [str(files[subband]) for subband in sorted(files)]
+
+
+def candidates(wildcards):
+    """Tables of the calibrations that may serve a group, in order of preference."""
+    return [t for group in PLAN.calibration.candidates[wildcards.group] for t in tables(group)]
+
+
+def candidate_options(wildcards):
+    """The same as options of the step."""
+    groups = PLAN.calibration.candidates[wildcards.group]
+    return shlex.join(a for g in groups for a in ("--candidate", str(LAYOUT.group(g, "bcal"))[:-5]))
+
+
+def calibrator(wildcards):
+    """Name of the calibrator that transits during a group."""
+    return PLAN.calibration.transits[wildcards.group]
+
+
+def calibrator_table():
+    """Option that names the user's calibrators."""
+    return "" if CONFIG.calibrators is None else shlex.join(["--calibrators", str(CONFIG.calibrators)])
+
+
+def images(groups):
+    """Images of some groups."""
+    return [str(LAYOUT.group(group, "image.fits")) for group in groups]
+
+
+def hour_images(wildcards):
+    return images(PLAN.epochs[wildcards.night].hours[wildcards.hour])
+
+
+def night_images(wildcards):
+    return images(PLAN.epochs[wildcards.night].tiles)
+
+
+def night_products(wildcards):
+    """What the verdict on a night rests on."""
+    return [
+        path
+        for group in PLAN.epochs[wildcards.night].tiles
+        for path in (LAYOUT.group(group, "ms.json"), LAYOUT.group(group, "photometry.csv"))
+    ]
+
+
+def every_night(name):
+    """One product of all nights."""
+    return [str(LAYOUT.night(night, name)) for night in PLAN.epochs]
+
+
+def targets():
+    """Every product that is kept."""
+    groups = [LAYOUT.group(g, kind) for g in PLAN.groups for kind in ("hdf5", "ms")]
+    solutions = [path for g in PLAN.calibration.transits for path in tables(g)]
+    tiles = [
+        LAYOUT.group(g, kind) for g in PLAN.targets for kind in ("image.fits", "photometry.csv")
+    ]
+    nights = [
+        LAYOUT.night(night, name)
+        for night, epoch in PLAN.epochs.items()
+        for name in (
+            *(f"mosaic_{hour}.fits" for hour in epoch.hours),
+            *("mosaic.fits", "photometry.csv", "qa.json", "report.html"),
+        )
+    ]
+    science = [curves("lightcurves.parquet"), LAYOUT.results / "index.sqlite"] if nights else []
+    return [str(path) for path in (*groups, *solutions, *tiles, *nights, *science)]

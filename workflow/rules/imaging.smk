@@ -1,0 +1,49 @@
+# Tiles and the photometry on them.
+MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")
+
+
+rule image:
+    input:
+        ms=tile("cal.ms"),
+        catalog=str(CONFIG.catalog),
+    output:
+        image=tile("image.fits"),
+        maps=[tile(kind + ".fits") for kind in MAPS],
+        sidecar=tile("image.fits.json"),
+    params:
+        code=code("imaging"),
+        prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
+        options=options("imaging"),
+    log:
+        log_of("image", "{night}", "{group}"),
+    benchmark:
+        timing_of("image", "{night}", "{group}")
+    conda:
+        "../envs/imaging.yaml"
+    resources:
+        mem_mb=4000,
+    shell:
+        STEP + " image {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
+        " {params.options} > {log} 2>&1"
+
+
+rule tile_photometry:
+    input:
+        image=tile("image.fits"),
+        maps=[tile("pb.fits"), tile("rms.fits")],
+        catalog=str(CONFIG.catalog),
+    output:
+        table=tile("photometry.csv"),
+        sidecar=tile("photometry.csv.json"),
+    params:
+        code=code("photometry"),
+        options=options("photometry"),
+    log:
+        log_of("photometry", "{night}", "{group}"),
+    benchmark:
+        timing_of("photometry", "{night}", "{group}")
+    conda:
+        "../envs/science.yaml"
+    shell:
+        STEP + " photometry {input.image} {output.table} --catalog {input.catalog}"
+        " {params.options} > {log} 2>&1"

@@ -1,0 +1,40 @@
+# Raw subbands to a flagged Measurement Set.
+
+
+rule group:
+    input:
+        subbands,
+    output:
+        group=tile("hdf5"),
+        sidecar=tile("hdf5") + ".json",
+    params:
+        code=code("ingest"),
+    log:
+        log_of("group", "{night}", "{group}"),
+    benchmark:
+        timing_of("group", "{night}", "{group}")
+    conda:
+        "../envs/science.yaml"
+    shell:
+        STEP + " group {output.group} {input} > {log} 2>&1"
+
+
+rule convert:
+    input:
+        tile("hdf5"),
+    output:
+        ms=directory(tile("ms")),
+        sidecar=tile("ms.json"),
+    params:
+        code=code("conversion"),
+        options=options("conversion", "flagging"),
+    log:
+        log_of("convert", "{night}", "{group}"),
+    benchmark:
+        timing_of("convert", "{night}", "{group}")
+    conda:
+        "../envs/conversion.yaml"
+    resources:
+        mem_mb=2000,
+    shell:
+        STEP + " convert {input} {output.ms} {params.options} > {log} 2>&1"

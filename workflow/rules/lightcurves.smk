@@ -1,0 +1,23 @@
+# All nights together.
+
+
+rule lightcurves:
+    input:
+        every_night("photometry.csv"),
+    output:
+        curves=curves("lightcurves.parquet"),
+        variability=curves("variability.csv"),
+        candidates=curves("candidates.csv"),
+        sidecar=curves("lightcurves.parquet.json"),
+    params:
+        code=code("lightcurves"),
+        folder=curves(""),
+        options=options("lightcurves"),
+    log:
+        log_of("lightcurves", "all"),
+    benchmark:
+        timing_of("lightcurves", "all")
+    conda:
+        "../envs/science.yaml"
+    shell:
+        STEP + " lightcurves {params.folder} {input} {params.options} > {log} 2>&1"

@@ -1,0 +1,67 @@
+# Mosaics of the hour and of the night, and the photometry on them.
+
+
+rule hour_mosaic:
+    input:
+        hour_images,
+    output:
+        image=nightly("mosaic_{hour}.fits"),
+        maps=[nightly("mosaic_{hour}." + kind + ".fits") for kind in ("weight", "rms")],
+        sidecar=nightly("mosaic_{hour}.fits.json"),
+    params:
+        code=code("mosaic"),
+        options=options("mosaic"),
+    log:
+        log_of("mosaic", "{night}", "{hour}"),
+    benchmark:
+        timing_of("mosaic", "{night}", "{hour}")
+    conda:
+        "../envs/science.yaml"
+    resources:
+        mem_mb=2000,
+    shell:
+        STEP + " mosaic {output.image} {input} {params.options} > {log} 2>&1"
+
+
+rule night_mosaic:
+    input:
+        night_images,
+    output:
+        image=nightly("mosaic.fits"),
+        maps=[nightly("mosaic." + kind + ".fits") for kind in ("weight", "rms")],
+        sidecar=nightly("mosaic.fits.json"),
+    params:
+        code=code("mosaic"),
+        options=options("mosaic"),
+    log:
+        log_of("mosaic", "{night}", "night"),
+    benchmark:
+        timing_of("mosaic", "{night}", "night")
+    conda:
+        "../envs/science.yaml"
+    resources:
+        mem_mb=2000,
+    shell:
+        STEP + " mosaic {output.image} {input} {params.options} > {log} 2>&1"
+
+
+rule night_photometry:
+    input:
+        image=nightly("mosaic.fits"),
+        maps=[nightly("mosaic.weight.fits"), nightly("mosaic.rms.fits")],
+        catalog=str(CONFIG.catalog),
+    output:
+        table=nightly("photometry.csv"),
+        sidecar=nightly("photometry.csv.json"),
+    params:
+        code=code("photometry"),
+        options=options("photometry"),
+    log:
+        log_of("photometry", "{night}", "night"),
+    benchmark:
+        timing_of("photometry", "{night}", "night")
+    conda:
+        "../envs/science.yaml"
+    shell:
+        STEP + " photometry {input.image} {output.table} --catalog {input.catalog}"
+        " {params.options} > {log} 2>&1"

@@ -1,0 +1,68 @@
+# What people look at.
+
+
+rule night_qa:
+    input:
+        mosaic=nightly("mosaic.fits.json"),
+        photometry=nightly("photometry.csv"),
+        products=night_products,
+    output:
+        nightly("qa.json"),
+    params:
+        code=code("qa"),
+        folder=nightly(""),
+    log:
+        log_of("qa", "{night}", "night"),
+    benchmark:
+        timing_of("qa", "{night}", "night")
+    conda:
+        "../envs/science.yaml"
+    shell:
+        STEP + " qa {params.folder} {output} > {log} 2>&1"
+
+
+# A night's page shows the light curves as they were when it was made: a later night remakes the light
+# curves, not the pages of the nights before it.
+rule night_report:
+    input:
+        qa=nightly("qa.json"),
+        mosaic=nightly("mosaic.fits"),
+        curves=ancient(curves("lightcurves.parquet")),
+    output:
+        report(
+            nightly("report.html"),
+            caption="../report/night.rst",
+            category="Nights",
+            labels={"night": "{night}"},
+        ),
+    params:
+        code=code("report"),
+        folder=nightly(""),
+        curves=curves(""),
+    log:
+        log_of("report", "{night}", "night"),
+    benchmark:
+        timing_of("report", "{night}", "night")
+    conda:
+        "../envs/science.yaml"
+    shell:
+        STEP + " report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
+
+
+rule index:
+    input:
+        curves("lightcurves.parquet"),
+        every_night("qa.json"),
+    output:
+        str(LAYOUT.results / "index.sqlite"),
+    params:
+        code=code("index"),
+        results=str(LAYOUT.results),
+    log:
+        log_of("index", "all"),
+    benchmark:
+        timing_of("index", "all")
+    conda:
+        "../envs/science.yaml"
+    shell:
+        STEP + " index {params.results} {output} > {log} 2>&1"
