@@ -21,6 +21,10 @@ include: "workflow/rules/lightcurves.smk"
 include: "workflow/rules/report.smk"
 
 
+onstart:
+    freeze_inventory()
+
+
 localrules:
     all,
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from . import calplan, catalogs, epochs, ingest
 from .config import Config
 from .errors import ConfigError
-from .products import Layout, code_hash, read_sidecar, sidecar_path
+from .products import Layout, code_hash, read_sidecar, sidecar_path, write_text
 
 #: Modules whose change alters no number: they are left out of the steps' code hashes.
 PLUMBING = {"__init__", "casa", "cli", "config", "errors", "external", "products"}
@@ -84,6 +84,18 @@ def make_plan(config: Config, inventory: ingest.Inventory | None = None) -> Plan
     )
     tiles = [g for g in groups.values() if calibration.candidates.get(g.id)]
     return Plan(inventory, groups, calibration, epochs.plan_epochs(tiles, config.mosaic))
+
+
+def write_inventory(inventory: ingest.Inventory, layout: Layout) -> Path:
+    """Freeze an inventory in the results folder; return the absolute path."""
+    path = layout.results.absolute() / "inventory.json"
+    write_text(path, json.dumps(inventory.to_dict(), indent=1) + "\n")
+    return path
+
+
+def read_inventory(path: str) -> ingest.Inventory:
+    """Return a frozen inventory."""
+    return ingest.Inventory.from_dict(json.loads(Path(path).read_text()))
 
 
 def check_paths(config: Config) -> None:

@@ -10,12 +10,6 @@ rule calibrate:
         bandpass=directory(tile("bcal")),
         gain=directory(tile("gcal")),
         sidecars=[tile(kind + ".json") for kind in ("kcal", "bcal", "gcal")],
-    params:
-        code=code("calibration"),
-        prefix=lambda wildcards, output: output.bandpass.removesuffix(".bcal"),
-        calibrator=calibrator,
-        calibrators=calibrator_table(),
-        options=options("calibration"),
     log:
         log_of("calibrate", "{night}", "{group}"),
     benchmark:
@@ -24,8 +18,15 @@ rule calibrate:
         "../envs/casa.yaml"
     resources:
         mem_mb=4000,
+    params:
+        code=code("calibration"),
+        prefix=lambda wildcards, output: output.bandpass.removesuffix(".bcal"),
+        calibrator=calibrator,
+        calibrators=calibrator_table(),
+        options=options("calibration"),
     shell:
-        STEP + " calibrate {input.ms} {params.prefix} --calibrator {params.calibrator:q}"
+        STEP
+        + " calibrate {input.ms} {params.prefix} --calibrator {params.calibrator:q}"
         " {params.calibrators} --catalog {input.catalog} {params.options} > {log} 2>&1"
 
 
@@ -37,10 +38,6 @@ rule apply:
         ms=temp(directory(tile("cal.ms"))),
         sidecar=tile("cal.ms.json"),
         record=tile("calibration.json"),
-    params:
-        code=code("apply"),
-        candidates=candidate_options,
-        options=options("apply"),
     log:
         log_of("apply", "{night}", "{group}"),
     benchmark:
@@ -49,5 +46,10 @@ rule apply:
         "../envs/casa.yaml"
     resources:
         mem_mb=4000,
+    params:
+        code=code("apply"),
+        candidates=candidate_options,
+        options=options("apply"),
     shell:
-        STEP + " apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"
+        STEP
+        + " apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"

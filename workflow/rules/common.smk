@@ -9,7 +9,9 @@ sys.path.insert(0, str(SRC))
 
 # Jobs run `python -m dsa110_contimg <step>`, in whichever environment their rule has.
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    dict.fromkeys([str(SRC), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    dict.fromkeys(
+        [str(SRC), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    )
 )
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -19,9 +21,13 @@ from dsa110_contimg.config import load_config, to_args
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.products import GROUP_ID, NIGHT, Layout
 
+# One look at the incoming folder serves the whole run: jobs on a cluster, which parse this file
+# again, are handed the inventory that the run began with.
+FROZEN = os.environ.get("CONTIMG_INVENTORY")
+
 try:
     CONFIG = load_config(config)
-    PLAN = planning.make_plan(CONFIG)
+    PLAN = planning.make_plan(CONFIG, FROZEN and planning.read_inventory(FROZEN))
 except ContimgError as error:
     sys.exit(f"contimg: {error}")
 
@@ -33,6 +39,13 @@ wildcard_constraints:
     group=GROUP_ID,
     night=NIGHT,
     hour=r"\d{2}",
+
+
+def freeze_inventory():
+    """Hand the inventory of this run to the jobs that parse the workflow again."""
+    os.environ["CONTIMG_INVENTORY"] = str(
+        planning.write_inventory(PLAN.inventory, LAYOUT)
+    )
 
 
 def tile(kind):
@@ -53,17 +66,25 @@ def curves(name):
 
 def log_of(step, *wildcards):
     """Name of a rule's log."""
-    return str(LAYOUT.results.joinpath("logs", step, *wildcards[:-1])) + f"/{wildcards[-1]}.log"
+    return (
+        str(LAYOUT.results.joinpath("logs", step, *wildcards[:-1]))
+        + f"/{wildcards[-1]}.log"
+    )
 
 
 def timing_of(step, *wildcards):
     """Name of a rule's resource record."""
-    return log_of(step, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log") + "tsv"
+    return (
+        log_of(step, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log")
+        + "tsv"
+    )
 
 
 def options(*sections):
     """Options of a step that differ from the defaults, as on its command line."""
-    return shlex.join(arg for name in sections for arg in to_args(getattr(CONFIG, name)))
+    return shlex.join(
+        arg for name in sections for arg in to_args(getattr(CONFIG, name))
+    )
 
 
 def code(module):
@@ -84,13 +105,19 @@ def subbands(wildcards):
 
 def candidates(wildcards):
     """Tables of the calibrations that may serve a group, in order of preference."""
-    return [t for group in PLAN.calibration.candidates[wildcards.group] for t in tables(group)]
+    return [
+        t
+        for group in PLAN.calibration.candidates[wildcards.group]
+        for t in tables(group)
+    ]
 
 
 def candidate_options(wildcards):
     """The same as options of the step."""
     groups = PLAN.calibration.candidates[wildcards.group]
-    return shlex.join(a for g in groups for a in ("--candidate", str(LAYOUT.group(g, "bcal"))[:-5]))
+    return shlex.join(
+        a for g in groups for a in ("--candidate", str(LAYOUT.group(g, "bcal"))[:-5])
+    )
 
 
 def calibrator(wildcards):
@@ -100,7 +127,11 @@ def calibrator(wildcards):
 
 def calibrator_table():
     """Option that names the user's calibrators."""
-    return "" if CONFIG.calibrators is None else shlex.join(["--calibrators", str(CONFIG.calibrators)])
+    return (
+        ""
+        if CONFIG.calibrators is None
+        else shlex.join(["--calibrators", str(CONFIG.calibrators)])
+    )
 
 
 def images(groups):
@@ -121,7 +152,10 @@ def night_products(wildcards):
     return [
         path
         for group in PLAN.epochs[wildcards.night].tiles
-        for path in (LAYOUT.group(group, "ms.json"), LAYOUT.group(group, "photometry.csv"))
+        for path in (
+            LAYOUT.group(group, "ms.json"),
+            LAYOUT.group(group, "photometry.csv"),
+        )
     ]
 
 
@@ -135,7 +169,9 @@ def targets():
     groups = [LAYOUT.group(g, kind) for g in PLAN.groups for kind in ("hdf5", "ms")]
     solutions = [path for g in PLAN.calibration.transits for path in tables(g)]
     tiles = [
-        LAYOUT.group(g, kind) for g in PLAN.targets for kind in ("image.fits", "photometry.csv")
+        LAYOUT.group(g, kind)
+        for g in PLAN.targets
+        for kind in ("image.fits", "photometry.csv")
     ]
     nights = [
         LAYOUT.night(night, name)
@@ -145,5 +181,9 @@ def targets():
             *("mosaic.fits", "photometry.csv", "qa.json", "report.html"),
         )
     ]
-    science = [curves("lightcurves.parquet"), LAYOUT.results / "index.sqlite"] if nights else []
+    science = (
+        [curves("lightcurves.parquet"), LAYOUT.results / "index.sqlite"]
+        if nights
+        else []
+    )
     return [str(path) for path in (*groups, *solutions, *tiles, *nights, *science)]

@@ -10,10 +10,6 @@ rule image:
         image=tile("image.fits"),
         maps=[tile(kind + ".fits") for kind in MAPS],
         sidecar=tile("image.fits.json"),
-    params:
-        code=code("imaging"),
-        prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
-        options=options("imaging"),
     log:
         log_of("image", "{night}", "{group}"),
     benchmark:
@@ -22,8 +18,13 @@ rule image:
         "../envs/imaging.yaml"
     resources:
         mem_mb=4000,
+    params:
+        code=code("imaging"),
+        prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
+        options=options("imaging"),
     shell:
-        STEP + " image {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
+        STEP
+        + " image {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
         " {params.options} > {log} 2>&1"
 
 
@@ -35,15 +36,15 @@ rule tile_photometry:
     output:
         table=tile("photometry.csv"),
         sidecar=tile("photometry.csv.json"),
-    params:
-        code=code("photometry"),
-        options=options("photometry"),
     log:
         log_of("photometry", "{night}", "{group}"),
     benchmark:
         timing_of("photometry", "{night}", "{group}")
     conda:
         "../envs/science.yaml"
+    params:
+        code=code("photometry"),
+        options=options("photometry"),
     shell:
         STEP + " photometry {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"

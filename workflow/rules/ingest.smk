@@ -7,14 +7,14 @@ rule group:
     output:
         group=tile("hdf5"),
         sidecar=tile("hdf5") + ".json",
-    params:
-        code=code("ingest"),
     log:
         log_of("group", "{night}", "{group}"),
     benchmark:
         timing_of("group", "{night}", "{group}")
     conda:
         "../envs/science.yaml"
+    params:
+        code=code("ingest"),
     shell:
         STEP + " group {output.group} {input} > {log} 2>&1"
 
@@ -25,9 +25,6 @@ rule convert:
     output:
         ms=directory(tile("ms")),
         sidecar=tile("ms.json"),
-    params:
-        code=code("conversion"),
-        options=options("conversion", "flagging"),
     log:
         log_of("convert", "{night}", "{group}"),
     benchmark:
@@ -36,5 +33,8 @@ rule convert:
         "../envs/conversion.yaml"
     resources:
         mem_mb=2000,
+    params:
+        code=code("conversion"),
+        options=options("conversion", "flagging"),
     shell:
         STEP + " convert {input} {output.ms} {params.options} > {log} 2>&1"

@@ -9,15 +9,15 @@ rule lightcurves:
         variability=curves("variability.csv"),
         candidates=curves("candidates.csv"),
         sidecar=curves("lightcurves.parquet.json"),
-    params:
-        code=code("lightcurves"),
-        folder=curves(""),
-        options=options("lightcurves"),
     log:
         log_of("lightcurves", "all"),
     benchmark:
         timing_of("lightcurves", "all")
     conda:
         "../envs/science.yaml"
+    params:
+        code=code("lightcurves"),
+        folder=curves(""),
+        options=options("lightcurves"),
     shell:
         STEP + " lightcurves {params.folder} {input} {params.options} > {log} 2>&1"

@@ -8,9 +8,6 @@ rule hour_mosaic:
         image=nightly("mosaic_{hour}.fits"),
         maps=[nightly("mosaic_{hour}." + kind + ".fits") for kind in ("weight", "rms")],
         sidecar=nightly("mosaic_{hour}.fits.json"),
-    params:
-        code=code("mosaic"),
-        options=options("mosaic"),
     log:
         log_of("mosaic", "{night}", "{hour}"),
     benchmark:
@@ -19,6 +16,9 @@ rule hour_mosaic:
         "../envs/science.yaml"
     resources:
         mem_mb=2000,
+    params:
+        code=code("mosaic"),
+        options=options("mosaic"),
     shell:
         STEP + " mosaic {output.image} {input} {params.options} > {log} 2>&1"
 
@@ -30,9 +30,6 @@ rule night_mosaic:
         image=nightly("mosaic.fits"),
         maps=[nightly("mosaic." + kind + ".fits") for kind in ("weight", "rms")],
         sidecar=nightly("mosaic.fits.json"),
-    params:
-        code=code("mosaic"),
-        options=options("mosaic"),
     log:
         log_of("mosaic", "{night}", "night"),
     benchmark:
@@ -41,6 +38,9 @@ rule night_mosaic:
         "../envs/science.yaml"
     resources:
         mem_mb=2000,
+    params:
+        code=code("mosaic"),
+        options=options("mosaic"),
     shell:
         STEP + " mosaic {output.image} {input} {params.options} > {log} 2>&1"
 
@@ -53,15 +53,15 @@ rule night_photometry:
     output:
         table=nightly("photometry.csv"),
         sidecar=nightly("photometry.csv.json"),
-    params:
-        code=code("photometry"),
-        options=options("photometry"),
     log:
         log_of("photometry", "{night}", "night"),
     benchmark:
         timing_of("photometry", "{night}", "night")
     conda:
         "../envs/science.yaml"
+    params:
+        code=code("photometry"),
+        options=options("photometry"),
     shell:
         STEP + " photometry {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"

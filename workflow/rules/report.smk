@@ -8,15 +8,15 @@ rule night_qa:
         products=night_products,
     output:
         nightly("qa.json"),
-    params:
-        code=code("qa"),
-        folder=nightly(""),
     log:
         log_of("qa", "{night}", "night"),
     benchmark:
         timing_of("qa", "{night}", "night")
     conda:
         "../envs/science.yaml"
+    params:
+        code=code("qa"),
+        folder=nightly(""),
     shell:
         STEP + " qa {params.folder} {output} > {log} 2>&1"
 
@@ -35,18 +35,19 @@ rule night_report:
             category="Nights",
             labels={"night": "{night}"},
         ),
-    params:
-        code=code("report"),
-        folder=nightly(""),
-        curves=curves(""),
     log:
         log_of("report", "{night}", "night"),
     benchmark:
         timing_of("report", "{night}", "night")
     conda:
         "../envs/science.yaml"
+    params:
+        code=code("report"),
+        folder=nightly(""),
+        curves=curves(""),
     shell:
-        STEP + " report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
+        STEP
+        + " report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
 
 
 rule index:
@@ -55,14 +56,14 @@ rule index:
         every_night("qa.json"),
     output:
         str(LAYOUT.results / "index.sqlite"),
-    params:
-        code=code("index"),
-        results=str(LAYOUT.results),
     log:
         log_of("index", "all"),
     benchmark:
         timing_of("index", "all")
     conda:
         "../envs/science.yaml"
+    params:
+        code=code("index"),
+        results=str(LAYOUT.results),
     shell:
         STEP + " index {params.results} {output} > {log} 2>&1"
