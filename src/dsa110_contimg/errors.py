@@ -5,7 +5,7 @@ command line prints it without a traceback. Anything else that escapes a step is
 traceback.
 """
 
-__all__ = ["ConfigError", "ContimgError", "DataError", "ToolError"]
+__all__ = ["ConfigError", "ContimgError", "DataError", "ToolError", "ToolStopped"]
 
 
 class ContimgError(Exception):
@@ -31,3 +31,7 @@ class ToolError(ContimgError):
     """An external program that is absent, failed, hung or diverged."""
 
     status = 4
+
+
+class ToolStopped(ToolError):
+    """An external program that we stopped: it exceeded its time limit or was seen to diverge."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ToolError
+from .errors import ToolError, ToolStopped
 
 __all__ = ["ToolResult", "find_tool", "run_tool"]
 
@@ -74,7 +74,7 @@ def run_tool(
     Raises
     ------
     ToolError
-        If the program is absent, fails, is stopped by `watch` or exceeds the limit.
+        If the program is absent or fails; `ToolStopped` if `watch` or the limit stopped it.
     """
     name = Path(command[0]).name
     print("$ " + shlex.join(command), flush=True)
@@ -116,9 +116,9 @@ def run_tool(
         _kill_group(process)
     seconds = time.monotonic() - started
     if trouble is not None:
-        raise ToolError(f"{name} was stopped: {trouble}")
+        raise ToolStopped(f"{name} was stopped: {trouble}")
     if expired.is_set():
-        raise ToolError(f"{name} was stopped after its time limit of {timeout_s:.0f} s")
+        raise ToolStopped(f"{name} was stopped after its time limit of {timeout_s:.0f} s")
     if status != 0:
         last = next((text for text in reversed(tail) if text.strip()), "no output")
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

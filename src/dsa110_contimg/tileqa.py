@@ -1,0 +1,125 @@
+"""Is this tile good? Noise, dynamic range and beam, and the verdict that follows from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .config import ImagingOptions
+from .products import Sidecar
+from .weighting import Weighting
+
+__all__ = ["image_figures", "judge", "local_rms", "mad_rms"]
+
+#: Side of the boxes in which the local noise is estimated, in restoring beams (geometric mean). A
+#: box then holds some 350 beams, which gives the noise to 4 %, and sources fill little of it.
+BOX_BEAMS = 20
+
+
+def mad_rms(values: np.ndarray) -> float:
+    """Return the standard deviation of normal noise from the median absolute deviation."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return float("nan")
+    return float(1.482602 * np.median(np.abs(values - np.median(values))))
+
+
+def local_rms(image: np.ndarray, beam_px: float) -> np.ndarray:
+    """Return the local noise of an image, sources left out.
+
+    Clipped standard deviations in boxes of 20 beams, median-filtered over three boxes and
+    interpolated by splines (SExtractor's background noise, through ``sep``).
+
+    Parameters
+    ----------
+    image : (rows, columns) array
+        Before correction for the primary beam, so that noise is nearly uniform; NaN is masked.
+    beam_px : float
+        Geometric mean of the beam's axes (FWHM), pixels.
+
+    Returns
+    -------
+    (rows, columns) float32 array
+        Same unit as the image; NaN where the image is.
+    """
+    import sep
+
+    bad = ~np.isfinite(image)
+    if bad.all():
+        return np.full(image.shape, np.nan, np.float32)
+    # sep wants its own contiguous array in native byte order.
+    data = np.ascontiguousarray(np.where(bad, 0, image), dtype=np.float32)
+    # It works in units of the data: tiny numbers fall below its built-in limits.
+    scale = mad_rms(image) or float(np.nanmax(np.abs(image))) or 1.0
+    box = int(np.clip(round(BOX_BEAMS * beam_px), 16, min(image.shape)))
+    background = sep.Background(data / np.float32(scale), mask=bad, bw=box, bh=box, fw=3, fh=3)
+    rms = background.rms(dtype=np.float32) * np.float32(scale)
+    rms[bad] = np.nan
+    return rms
+
+
+def image_figures(
+    image: np.ndarray, residual: np.ndarray, rms: np.ndarray, pb: np.ndarray, pb_limit: float
+) -> dict[str, Any]:
+    """Return noise, peak, dynamic range and residual statistics inside the beam.
+
+    Parameters
+    ----------
+    image, residual, rms, pb : (rows, columns) array
+        Restored and residual image, local noise (Jy/beam), primary beam.
+    pb_limit : float
+        Where the beam is below this, pixels do not count.
+    """
+    inside = (pb >= pb_limit) & np.isfinite(image)
+    if not inside.any():
+        return {"rms_jy": None, "peak_jy": None, "dynamic_range": None}
+    noise = float(np.median(rms[inside]))
+    peak = float(image[inside].max())
+    trough = float(image[inside].min())
+    left = residual[inside]
+    row, column = np.unravel_index(np.argmax(np.where(inside, image, -np.inf)), image.shape)
+    return {
+        "rms_jy": noise,
+        "rms_min_jy": float(rms[inside].min()),
+        "rms_max_jy": float(rms[inside].max()),
+        "rms_at_peak_jy": float(rms[row, column]),
+        "peak_jy": peak,
+        "trough_jy": trough,
+        "peak_pixel": [int(column), int(row)],
+        "dynamic_range": peak / noise if noise > 0 else None,
+        "residual_rms_jy": mad_rms(left),
+        "residual_std_jy": float(left.std()),
+        "residual_peak_jy": float(np.abs(left).max()),
+        "pb_max": float(np.nanmax(pb)),
+    }
+
+
+def judge(
+    sidecar: Sidecar, figures: dict[str, Any], weighting: Weighting, options: ImagingOptions
+) -> None:
+    """Set a tile's verdict from its figures, with a reason for each fault."""
+    rms, thermal = figures.get("rms_jy"), weighting.thermal_rms_jy
+    if rms is None:
+        sidecar.fail("the image holds no finite pixel inside the beam")
+        return
+    if not rms > 0:
+        sidecar.fail("the image is empty: its noise is zero")
+        return
+    if rms > options.max_rms_jy:
+        sidecar.fail(
+            f"noise {rms * 1e3:.1f} mJy/beam exceeds the limit of {options.max_rms_jy * 1e3:.0f}"
+        )
+    ratio = rms / thermal
+    noisy = ratio > options.warn_rms_ratio
+    if noisy:
+        sidecar.warn(f"noise is {ratio:.1f} times thermal ({thermal * 1e3:.3f} mJy/beam)")
+    if noisy and figures["dynamic_range"] < options.min_dynamic_range:
+        sidecar.warn(
+            f"dynamic range {figures['dynamic_range']:.0f} is below {options.min_dynamic_range:.0f}"
+        )
+    if abs(figures["trough_jy"]) > figures["peak_jy"]:
+        sidecar.warn("the deepest trough exceeds the highest peak")
+    beam = figures.get("beam_major_arcsec")
+    if beam is None:
+        sidecar.fail("no restoring beam could be fitted")

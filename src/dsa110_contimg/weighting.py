@@ -1,0 +1,319 @@
+"""What a Measurement Set weighs in an image: Briggs weights, thermal noise, effective frequency.
+
+The imager weighs each visibility by its position in the uv plane. The same weights, recomputed here
+from the Measurement Set alone, say which noise the image would have if it held nothing but receiver
+noise, and how integrations and channels share in the image's beam. Nothing here looks at the
+visibilities themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DataError
+from .telescope import C_M_S, SEFD_JY
+
+__all__ = ["Tile", "Weighting", "briggs_factor", "read_tile", "weigh"]
+
+#: Samples (rows x channels) taken at a time.
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Description of a Measurement Set of one phase centre and one spectral window.
+
+    Attributes
+    ----------
+    path : Path
+        The Measurement Set.
+    column : str
+        Where the calibrated data are: ``CORRECTED_DATA`` if there is one, otherwise ``DATA``.
+    ra_deg, dec_deg : float
+        Phase centre, ICRS.
+    name : str
+        Name of the field.
+    time_mjd : (n_time,) array
+        Mid-times of the integrations, UTC.
+    interval_s : (n_time,) array
+        Their lengths.
+    freq_hz, width_hz : (n_chan,) array
+        Channel centres and widths.
+    telescope : str
+        Name of the telescope.
+    """
+
+    path: Path
+    column: str
+    ra_deg: float
+    dec_deg: float
+    name: str
+    time_mjd: np.ndarray
+    interval_s: np.ndarray
+    freq_hz: np.ndarray
+    width_hz: np.ndarray
+    telescope: str
+
+    @property
+    def start_mjd(self) -> float:
+        """Start of the first integration, MJD (UTC)."""
+        return float(self.time_mjd[0] - self.interval_s[0] / 2 / 86400)
+
+    @property
+    def end_mjd(self) -> float:
+        """End of the last integration, MJD (UTC)."""
+        return float(self.time_mjd[-1] + self.interval_s[-1] / 2 / 86400)
+
+    @property
+    def bandwidth_hz(self) -> float:
+        """Distance between the outer edges of the band, Hz."""
+        low = np.argmin(self.freq_hz)
+        high = np.argmax(self.freq_hz)
+        edges = self.freq_hz[high] - self.freq_hz[low]
+        return float(edges + (abs(self.width_hz[low]) + abs(self.width_hz[high])) / 2)
+
+
+def read_tile(path: str | Path) -> Tile:
+    """Read the description of a calibrated tile.
+
+    Raises
+    ------
+    DataError
+        If it is no Measurement Set, or holds more than one field or spectral window.
+    """
+    from casacore.tables import table
+
+    path = Path(path)
+    try:
+        with table(str(path), ack=False) as main:
+            columns = main.colnames()
+            times, first = np.unique(main.getcol("TIME"), return_index=True)
+            intervals = main.getcol("INTERVAL")[first]
+        with table(f"{path}::FIELD", ack=False) as fields:
+            directions = fields.getcol("PHASE_DIR").reshape(fields.nrows(), -1, 2)[:, 0]
+            names = fields.getcol("NAME")
+        with table(f"{path}::SPECTRAL_WINDOW", ack=False) as windows:
+            n_windows = windows.nrows()
+            freq_hz, width_hz = windows.getcell("CHAN_FREQ", 0), windows.getcell("CHAN_WIDTH", 0)
+        with table(f"{path}::OBSERVATION", ack=False) as observation:
+            telescope = observation.getcell("TELESCOPE_NAME", 0)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not a usable Measurement Set ({reason}); remake it") from None
+    if len(directions) != 1 or n_windows != 1:
+        raise DataError(
+            f"{path}: {len(directions)} fields and {n_windows} spectral windows where one of each "
+            f"is needed; make it with the apply step"
+        )
+    if not len(times):
+        raise DataError(f"{path}: the Measurement Set has no rows; remake it")
+    ra, dec = np.rad2deg(directions[0])
+    return Tile(
+        path=path,
+        column="CORRECTED_DATA" if "CORRECTED_DATA" in columns else "DATA",
+        ra_deg=float(ra % 360),
+        dec_deg=float(dec),
+        name=names[0],
+        time_mjd=times / 86400,
+        interval_s=intervals,
+        freq_hz=np.asarray(freq_hz, float),
+        width_hz=np.asarray(width_hz, float),
+        telescope=telescope,
+    )
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What the imaging weights amount to.
+
+    Attributes
+    ----------
+    n_visibilities : int
+        Stokes I visibilities that enter the image: unflagged, cross-correlations, above the uv cut.
+    n_total : int
+        All cross-correlation visibilities of the Measurement Set, flagged or not.
+    flagged_fraction : float
+        Share of cross-correlation visibilities that are flagged.
+    weight : (n_time, n_chan) array
+        Sum of imaging weights.
+    thermal_rms_jy : float
+        Noise of the image by the radiometer equation and the imaging weights, Jy/beam.
+    thermal_natural_jy : float
+        The same with natural weights: the best these visibilities allow.
+    freq_hz : float
+        Mean frequency, weighted like the image.
+    """
+
+    n_visibilities: int
+    n_total: int
+    flagged_fraction: float
+    weight: np.ndarray = field(repr=False)
+    thermal_rms_jy: float
+    thermal_natural_jy: float
+    freq_hz: float
+
+
+def briggs_factor(density, total: float, sum_of_squares: float, robust: float):
+    """Return the factor by which Briggs weighting multiplies a visibility's weight.
+
+    Parameters
+    ----------
+    density : array
+        Sum of weights in the uv cell of the visibility.
+    total : float
+        Sum of weights of all visibilities.
+    sum_of_squares : float
+        Sum over cells of squared density.
+    robust : float
+        -2 (uniform) to 2 (natural).
+
+    Returns
+    -------
+    array
+        ``1 / (1 + density f^2)`` with ``f^2 = (5 10^-robust)^2 total / sum_of_squares`` (D. Briggs,
+        thesis, New Mexico Tech 1995, section 3.2.2).
+    """
+    f2 = (5 * 10**-robust) ** 2 * total / sum_of_squares
+    return 1 / (1 + density * f2)
+
+
+def weigh(
+    tile: Tile,
+    *,
+    size_px: int,
+    cell_arcsec: float,
+    robust: float,
+    uvmin_lambda: float,
+    full_weight: float | None = None,
+    sefd_jy: float = SEFD_JY,
+) -> Weighting:
+    """Compute the imaging weights of a tile and what follows from them.
+
+    Parameters
+    ----------
+    tile : Tile
+        The Measurement Set; its flags and weights are read twice, in pieces.
+    size_px, cell_arcsec, robust, uvmin_lambda
+        As given to the imager: they fix the uv cells and the weights.
+    full_weight : float, optional
+        Weight of a sample none of whose raw data were flagged; a sample of half that weight is
+        taken for one of half the integration time. Default: the largest weight in the tile.
+    sefd_jy : float
+        System equivalent flux density of one antenna and polarisation, Jy. A correlation of
+        bandwidth B and time t has the noise ``sefd / sqrt(2 B t)`` in its real and imaginary parts.
+
+    Returns
+    -------
+    Weighting
+        With ``n_visibilities`` 0, and NaN for noise and frequency, if nothing is left to image.
+    """
+    cells = np.deg2rad(cell_arcsec / 3600) * size_px  # pixels of the uv grid per wavelength
+    density = np.zeros((size_px // 2 + 2) * size_px)
+    n_total = n_unflagged = n_used = 0
+    largest = 0.0
+    for chunk in _samples(tile, uvmin_lambda):
+        n_total += chunk.n_total
+        n_unflagged += chunk.n_unflagged
+        n_used += len(chunk.weight)
+        if len(chunk.weight):
+            largest = max(largest, float(chunk.weight.max()))
+            density += np.bincount(
+                _cell(chunk, cells, size_px), chunk.weight, minlength=density.size
+            )
+    shape = (len(tile.time_mjd), len(tile.freq_hz))
+    flagged = 1 - n_unflagged / n_total if n_total else 1.0
+    if n_used == 0:
+        nan = float("nan")
+        return Weighting(0, n_total, flagged, np.zeros(shape), nan, nan, nan)
+    # Noise of Stokes I, half the sum of two correlations, if all its raw data are good.
+    time_bandwidth = tile.interval_s[:, None] * np.abs(tile.width_hz)
+    variance_full = (sefd_jy**2 / (2 * time_bandwidth) / 2).ravel()
+    full = largest if full_weight is None else 2 * full_weight
+    total, squares = density.sum(), (density**2).sum()
+    sums = np.zeros(shape[0] * shape[1])
+    variance = natural = 0.0
+    for chunk in _samples(tile, uvmin_lambda):
+        if not len(chunk.weight):
+            continue
+        factor = briggs_factor(density[_cell(chunk, cells, size_px)], total, squares, robust)
+        weight = chunk.weight * factor
+        sigma2 = variance_full[chunk.sample] * (full / chunk.weight)
+        variance += (weight**2 * sigma2).sum()
+        natural += (1 / sigma2).sum()
+        sums += np.bincount(chunk.sample, weight, minlength=sums.size)
+    sums = sums.reshape(shape)
+    return Weighting(
+        n_visibilities=n_used,
+        n_total=n_total,
+        flagged_fraction=flagged,
+        weight=sums,
+        thermal_rms_jy=float(np.sqrt(variance) / sums.sum()),
+        thermal_natural_jy=float(1 / np.sqrt(natural)),
+        freq_hz=float((sums * tile.freq_hz).sum() / sums.sum()),
+    )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Stokes I samples that enter the image, of a piece of a Measurement Set."""
+
+    n_total: int
+    n_unflagged: int
+    u: np.ndarray  # wavelengths
+    v: np.ndarray
+    weight: np.ndarray
+    sample: np.ndarray  # index of integration x channel
+
+
+def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
+    from casacore.tables import table
+
+    n_chan = len(tile.freq_hz)
+    per_metre = tile.freq_hz / C_M_S
+    with table(str(tile.path), ack=False) as main:
+        has_spectrum = "WEIGHT_SPECTRUM" in main.colnames() and main.iscelldefined(
+            "WEIGHT_SPECTRUM", 0
+        )
+        step = max(1, _CHUNK // n_chan)
+        for start in range(0, main.nrows(), step):
+            n = min(step, main.nrows() - start)
+            # Imagers drop a Stokes I sample if either of its correlations is flagged.
+            good = ~main.getcol("FLAG", start, n)[:, :, [0, -1]].any(axis=2)
+            good &= ~main.getcol("FLAG_ROW", start, n)[:, None]
+            cross = main.getcol("ANTENNA1", start, n) != main.getcol("ANTENNA2", start, n)
+            good &= cross[:, None]
+            if has_spectrum:
+                weight = main.getcol("WEIGHT_SPECTRUM", start, n)[:, :, [0, -1]].sum(axis=2)
+            else:
+                weight = main.getcol("WEIGHT", start, n)[:, [0, -1]].sum(axis=1)[:, None]
+                weight = np.broadcast_to(weight, good.shape)
+            good &= weight > 0
+            uvw = main.getcol("UVW", start, n)
+            moment = np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9)
+            length = np.hypot(uvw[:, 0], uvw[:, 1])
+            used = good & (length[:, None] * per_metre >= uvmin_lambda)
+            row, channel = np.nonzero(used)
+            yield _Samples(
+                n_total=int(cross.sum()) * n_chan,
+                n_unflagged=int(good.sum()),
+                u=uvw[row, 0] * per_metre[channel],
+                v=uvw[row, 1] * per_metre[channel],
+                weight=weight[row, channel].astype(float),
+                sample=moment[row] * n_chan + channel,
+            )
+
+
+def _cell(chunk: _Samples, cells: float, size_px: int) -> np.ndarray:
+    """Return the index of each sample's uv cell; the plane is folded to v >= 0.
+
+    Samples beyond the grid, finer than the image's pixels resolve, share its edge.
+    """
+    sign = np.where(chunk.v < 0, -1, 1)
+    half = size_px // 2
+    x = np.clip(np.rint(sign * chunk.u * cells).astype(np.int64) + half, 0, size_px - 1)
+    y = np.clip(np.rint(sign * chunk.v * cells).astype(np.int64), 0, half)
+    return y * size_px + x
