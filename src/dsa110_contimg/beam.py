@@ -17,7 +17,7 @@ from scipy.special import j1
 from .errors import DataError
 from .telescope import C_M_S, DISH_DIAMETER_M
 
-__all__ = ["TileBeam", "airy_power", "separation_rad", "unit_vector"]
+__all__ = ["TileBeam", "airy_from_sine", "airy_power", "separation_rad", "unit_vector"]
 
 #: Step of the radial table, in sine of the separation. Linear interpolation is then good to
 #: step^2 / 8 times the largest second derivative of the pattern, (pi D / lambda)^2 / 2: 2e-6.
@@ -44,12 +44,13 @@ def airy_power(separation_rad, freq_hz, diameter_m: float = DISH_DIAMETER_M):
         ``(2 J1(x) / x)^2`` with ``x = pi D sin(separation) / wavelength``.
     """
     separation_rad = np.asarray(separation_rad, float)
-    response = _airy(np.sin(separation_rad) * np.asarray(freq_hz, float), diameter_m)
+    response = airy_from_sine(np.sin(separation_rad), np.asarray(freq_hz, float), diameter_m)
     return np.where(np.abs(separation_rad) < np.pi / 2, response, 0.0)[()]
 
 
-def _airy(sine_times_freq, diameter_m):
-    x = np.abs(np.pi * diameter_m / C_M_S * sine_times_freq)
+def airy_from_sine(sine, freq_hz, diameter_m: float = DISH_DIAMETER_M):
+    """Return `airy_power` where the sine of the separation is at hand; 1e9 stands for behind."""
+    x = np.abs(np.pi * diameter_m / C_M_S * sine * freq_hz)
     x = np.maximum(x, 1e-9)  # the response is 1 to machine precision there
     return np.minimum((2.0 * j1(x) / x) ** 2, 1.0)
 
@@ -157,7 +158,7 @@ class TileBeam:
             return total.reshape(shape)
         if exact:
             for sine, weight in zip(self._sines(directions), self.weights, strict=True):
-                total += _airy(sine[:, None] * self.freq_hz, self.diameter_m) @ weight
+                total += airy_from_sine(sine[:, None], self.freq_hz, self.diameter_m) @ weight
         else:
             sines = list(self._sines(directions))
             grid, profiles = self._profiles(max(np.nanmax(s, initial=0.0) for s in sines))
@@ -171,7 +172,7 @@ class TileBeam:
         This is what attenuates a source in the visibilities; shape ``(n_time, n_chan)``.
         """
         sine = np.concatenate(list(self._sines(unit_vector(ra_deg, dec_deg)[None])))
-        return _airy(sine[:, None] * self.freq_hz, self.diameter_m)
+        return airy_from_sine(sine[:, None], self.freq_hz, self.diameter_m)
 
     def image(self, wcs, shape: tuple[int, int]) -> np.ndarray:
         """Return the beam on an image's pixels.
@@ -217,7 +218,7 @@ class TileBeam:
         grid = _TABLE_STEP * np.arange(n)
         table = np.empty((len(self.weights), n + 1))
         for part in np.array_split(np.arange(n), max(1, n // 512)):
-            airy = _airy(grid[part] * self.freq_hz[:, None], self.diameter_m)
+            airy = airy_from_sine(grid[part], self.freq_hz[:, None], self.diameter_m)
             table[:, part] = self.weights @ airy
         table[:, n] = 0.0  # behind the dish
         return np.append(grid, 2.0), table

@@ -86,9 +86,16 @@ def stations() -> Stations:
 
 @cache
 def location():
-    """Return the reference position as an `astropy.coordinates.EarthLocation`."""
+    """Return the reference position as an `astropy.coordinates.EarthLocation`.
+
+    Earth-rotation data are those installed with the package; astropy is told not to fetch others.
+    """
     import astropy.units as u
     from astropy.coordinates import EarthLocation
+    from astropy.utils import iers
+
+    iers.conf.auto_download = False
+    iers.conf.auto_max_age = None
 
     return EarthLocation.from_geodetic(LONGITUDE_RAD * u.rad, LATITUDE_RAD * u.rad, HEIGHT_M * u.m)
 
