@@ -82,7 +82,7 @@ def make_plan(config: Config, inventory: ingest.Inventory | None = None) -> Plan
         records=_records(layout, groups),
         verdicts=_verdicts(layout, groups),
     )
-    tiles = [g for g in groups.values() if calibration.candidates.get(g.id)]
+    tiles = [group for group in groups if calibration.candidates.get(group)]
     return Plan(inventory, groups, calibration, epochs.plan_epochs(tiles, config.mosaic))
 
 
