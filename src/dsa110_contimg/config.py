@@ -148,6 +148,8 @@ class PhotometryOptions(Options):
 
     min_flux_jy: NonNegative = 0.01
     """Faintest catalogue source to measure, Jy."""
+    pb_limit: Fraction = 0.2
+    """The field of a tile is where its primary beam is at least this."""
     upper_limit_sigma: Positive = 5.0
     """Upper limits are this many times the local rms."""
 
