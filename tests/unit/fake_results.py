@@ -136,7 +136,7 @@ def measure(sources, fluxes, ra, mjd, epoch, rms, rng, image, scale=1.0):
                 "flux_err_jy": error,
                 "local_rms_jy": error,
                 "snr": got / error,
-                "upper_limit_jy": "" if detected else 5 * error,
+                "upper_limit_jy": None if detected else 5 * error,
                 "catalog_flux_jy": source["flux_jy"],
                 "pb": pb,
                 "flags": "",

@@ -1,0 +1,736 @@
+"""The page of a night: one self-contained HTML file, for people.
+
+The page opens from a file and asks nothing of the network; it reads without JavaScript, which only
+sorts, filters and zooms. Verdict and figures come from ``qa.json``; images, calibration tables and
+light curves are drawn from the products. A product that cannot be drawn leaves a note in its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime as dt
+import os
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__, figures
+from .errors import DataError
+from .products import Layout, Sidecar, replacing, write_text
+from .qa import dig, judge_night, load_night, read_json, read_photometry
+from .telescope import TILE_S
+
+__all__ = ["build_night"]
+
+#: Up to this many tiles, thumbnails are large enough to be looked at when opened.
+FEW_TILES = 40
+LARGE_PX, SMALL_PX = 480, 200
+#: Longest side of a mosaic on the page, pixels.
+MOSAIC_PX = 2000
+#: Most candidates with a light curve on the page.
+MOST_CANDIDATES = 12
+#: Bright sources whose positions are compared with the catalogue: least S/N, most sources.
+ASTROMETRY_SNR, ASTROMETRY_MOST = 20.0, 200
+#: Last lines of a log that are shown.
+LOG_LINES = 15
+STEP_COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#767676",
+)
+#: Stage a tile stopped after -> step whose log tells why, and the product it should have made.
+NEXT_STEP = {
+    "not begun": ("group", "hdf5"),
+    "grouped": ("convert", "ms"),
+    "converted": ("apply", "image.fits"),
+    "calibration chosen": ("apply", "image.fits"),
+    "calibrated": ("image", "image.fits"),
+    "imaged": ("photometry", "photometry.csv"),
+    "measured": ("image", "image.fits"),
+}
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def fixed(value: Any, digits: int = 2) -> str:
+    """Format a number with fixed decimals; a dash for what is absent."""
+    return f"{value:.{digits}f}" if _is_number(value) else "–"
+
+
+def mjy(value: Any) -> str:
+    """Format a flux in Jy as mJy with three significant digits."""
+    if not _is_number(value):
+        return "–"
+    text = f"{1e3 * value:.3g}"
+    return f"{float(text):.0f}" if "e" in text else text
+
+
+def percent(value: Any) -> str:
+    """Format a fraction as a percentage."""
+    return f"{100 * value:.1f} %" if _is_number(value) else "–"
+
+
+def hms(ra_deg: Any) -> str:
+    """Format a right ascension as hours and minutes."""
+    if not _is_number(ra_deg):
+        return "–"
+    minutes = round(ra_deg % 360 * 4) % 1440
+    return f"{minutes // 60:02d}h{minutes % 60:02d}m"
+
+
+def short(value: Any) -> str:
+    """Format anything for a table: four significant digits, no clutter."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}" if np.isfinite(value) else "–"
+    return str(value)
+
+
+def words(name: str) -> str:
+    """Turn a key into words: ``flux_err_jy`` becomes ``flux err (Jy)``."""
+    units = {"jy": "Jy", "mjy": "mJy", "deg": "deg", "arcsec": "arcsec", "hz": "Hz", "s": "s"}
+    parts = name.split("_")
+    if len(parts) > 1 and parts[-1] in units:
+        return " ".join(parts[:-1]) + f" ({units[parts[-1]]})"
+    return " ".join(parts)
+
+
+def _clock(mjd: float) -> str:
+    seconds = round(mjd % 1 * 86400) % 86400
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def environment():
+    """Return the Jinja environment of all pages."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    env = Environment(
+        loader=PackageLoader("dsa110_contimg", "data/templates"),
+        autoescape=lambda name: bool(name) and name.endswith(".j2"),
+        undefined=StrictUndefined,
+        trim_blocks=False,
+    )
+    env.filters |= {f.__name__: f for f in (fixed, mjy, percent, hms, short, words)}
+    return env
+
+
+# --- parts of the page ----------------------------------------------------------------------------
+
+
+def timeline(tiles: list[dict], calibrations: list[dict]) -> dict[str, Any] | None:
+    """Return the boxes of the timeline in a space 1000 wide: data, calibrators, gaps and ticks."""
+    if not tiles:
+        return None
+    left, day = 90.0, TILE_S / 86400
+    starts = [t["start_mjd"] for t in tiles]
+    first, last = min(starts), max(starts) + day
+    scale = (1000 - left - 10) / (last - first)
+
+    def box(mjd: float, state: str, text: str, href: str, days: float = day) -> dict:
+        return {
+            "x": round(left + (mjd - first) * scale, 2),
+            "width": round(max(days * scale, 1.5), 2),
+            "state": state,
+            "text": text,
+            "href": href,
+        }
+
+    data, gaps, quiet = [], [], []
+    for before, tile in zip([None, *tiles], tiles, strict=False):
+        start = tile["start_mjd"]
+        if before and start - before["start_mjd"] > 1.2 * day:
+            end = before["start_mjd"] + day
+            minutes = (start - end) * 1440
+            quiet.append(f"{_clock(end)} to {_clock(start)} ({minutes:.0f} min)")
+            gaps.append(box(end, "gap", f"no data for {minutes:.0f} min", "timeline", start - end))
+        why = "; ".join(tile["reasons"][:3])
+        text = f"{tile['group']}: {tile['state']}, {tile['stage']}" + (f" — {why}" if why else "")
+        data.append(box(start, tile["state"], text, f"t{tile['group']}"))
+    solved = [
+        box(
+            c["start_mjd"],
+            c["verdict"],
+            f"{c['calibrator'] or 'calibrator'} {c['group']}: {c['verdict']}",
+            f"c{c['group']}",
+        )
+        for c in calibrations
+    ]
+    rows = [{"label": "tiles", "y": 24, "boxes": gaps + data}]
+    if solved:
+        rows.append({"label": "calibrators", "y": 52, "boxes": solved})
+    return {
+        "rows": rows,
+        "gaps": quiet,
+        "height": 24 + 28 * len(rows) + 4,
+        "ticks": [
+            {"x": round(left + (mjd - first) * scale, 2), "text": text}
+            for mjd, text in _ticks(first, last)
+        ],
+    }
+
+
+def _ticks(first: float, last: float) -> list[tuple[float, str]]:
+    """Return about eight round times between two MJD, with their clock."""
+    minutes = (last - first) * 1440
+    step = next((s for s in (5, 10, 15, 30, 60, 120, 180, 240) if minutes / s <= 9), 360)
+    marks = range(int(-(-first * 1440 // step)), int(last * 1440 // step) + 1)
+    return [(m * step / 1440, _clock(m * step / 1440)[:5]) for m in marks]
+
+
+def thumbnails(night_dir: Path, tiles: list[dict]) -> list[str]:
+    """Give each tile that has an image its ``thumbnail``; return what could not be drawn.
+
+    Thumbnails are kept in ``.thumbnails`` of the night, and made again only where the image is
+    newer: a page of 280 tiles is rebuilt in seconds.
+    """
+    size = LARGE_PX if len(tiles) <= FEW_TILES else SMALL_PX
+    cache = night_dir / ".thumbnails"
+
+    def draw(tile: dict) -> str | None:
+        group = tile["group"]
+        image = night_dir / "groups" / group / f"{group}.image.fits"
+        tile["thumbnail"] = None
+        if not image.exists():
+            return None
+        kept = cache / f"{group}-{size}.jpg"
+        if kept.exists() and kept.stat().st_mtime_ns == image.stat().st_mtime_ns:
+            content, low, high = kept.read_bytes(), *_read_scale(kept)
+        else:
+            try:
+                plane = figures.read_planes(image)[0]
+            except DataError as error:
+                return str(error)
+            content, low, high = figures.jpeg(figures.shrink(plane.data, size))
+            content = content + f"\n{low!r} {high!r}".encode()
+            with replacing(kept) as temporary:
+                temporary.write_bytes(content)
+                stamp = image.stat().st_mtime_ns
+                os.utime(temporary, ns=(stamp, stamp))
+        tile["thumbnail"] = {"uri": figures.image_uri(content), "low": low, "high": high}
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        return [note for note in pool.map(draw, tiles) if note]
+
+
+def _read_scale(path: Path) -> tuple[float, float]:
+    """Return the fluxes of white and black, which follow the JPEG data in a cached thumbnail."""
+    low, high = path.read_bytes().rsplit(b"\n", 1)[1].split()
+    return float(low), float(high)
+
+
+def _calibrations(night_dir: Path, calibrations: list[dict]) -> list[dict]:
+    """Add the figures of every table."""
+    out = []
+    for calibration in calibrations:
+        drawn, notes = [], []
+        for kind in calibration["tables"]:
+            group = calibration["group"]
+            try:
+                table = figures.read_solutions(night_dir / "groups" / group / f"{group}.{kind}")
+            except (DataError, ImportError) as error:
+                notes.append(f".{kind} could not be drawn: {error}")
+                continue
+            drawn += figures.solution_figures(table)
+        order = {"Bandpass": 0, "Gains": 1, "Delays": 2}
+        drawn.sort(key=lambda f: order.get(f["title"].split(",")[0].split()[0], 0))
+        out.append(calibration | {"figures": [{"folded": ""} | f for f in drawn], "notes": notes})
+    return out
+
+
+def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str]) -> list[dict]:
+    """Return the mosaic of the night with its views (one a strip)."""
+    entry = next((m for m in judged["mosaics"] if m["name"] == "mosaic.fits"), None)
+    path = night_dir / "mosaic.fits"
+    if entry is None and not path.exists():
+        return []
+    shown = {"name": "mosaic.fits", "verdict": None, "reasons": [], "views": [], "notes": []}
+    if entry:
+        shown |= {"verdict": entry["verdict"], "reasons": entry["reasons"]}
+    qa = (entry or {}).get("qa", {})
+    numbers = {k: v for k, v in qa.items() if isinstance(v, int | float | str)}
+    shown["words"] = ", ".join(f"{words(k)} {short(v)}" for k, v in numbers.items())
+    try:
+        planes = figures.read_planes(path) if path.exists() else []
+    except DataError as error:
+        shown["notes"].append(str(error))
+        planes = []
+    for number, plane in enumerate(planes):
+        shown["views"].append(_view(f"mosaic{number}", plane, rows, variables))
+    return [shown]
+
+
+def _view(name: str, plane: figures.Plane, rows: list[dict], variables: set[str]) -> dict[str, Any]:
+    """Return image, overlays and coordinate grid of one strip; y counts from the top."""
+    small = figures.shrink(plane.data, MOSAIC_PX)
+    content, low, high = figures.jpeg(small, quality=86)
+    ny, nx = small.shape
+    step = max(1, -(-max(plane.data.shape) // MOSAIC_PX))
+    wcs = plane.wcs()
+
+    # Edges of pixels, from the upper left corner, in steps that follow the curvature well.
+    grid_x = np.linspace(0, nx, 33) * step - 0.5
+    grid_y = (ny - np.linspace(0, ny, 17)) * step - 0.5
+    ra, dec = wcs.pixel_to_world_values(*np.meshgrid(grid_x, grid_y))
+    middle = ra[8, 16]
+    ra = np.round(middle + (ra - middle + 180) % 360 - 180, 5)
+    grid = {
+        "nx": grid_x.size,
+        "ny": grid_y.size,
+        "ra": np.where(np.isfinite(ra), ra, None).tolist(),
+        "dec": np.where(np.isfinite(dec), np.round(dec, 5), None).tolist(),
+    }
+    sources = []
+    if rows:
+        x, y = wcs.world_to_pixel_values([r["ra_deg"] for r in rows], [r["dec_deg"] for r in rows])
+        for row, u, v in zip(rows, (x + 0.5) / step, ny - (y + 0.5) / step, strict=True):
+            kind = _source_kind(row, variables)
+            if kind and 0 <= u <= nx and 0 <= v <= ny:
+                ratio = row["flux_jy"] / row["catalog_flux_jy"] if row["catalog_flux_jy"] else None
+                sources.append(
+                    {
+                        "x": round(float(u), 1),
+                        "y": round(float(v), 1),
+                        "kind": kind,
+                        "text": f"{row['name']}: {mjy(row['flux_jy'])} ± {mjy(row['flux_err_jy'])}"
+                        f" mJy, {fixed(ratio, 3)} of the catalogue",
+                    }
+                )
+    return {
+        "id": name,
+        "uri": figures.image_uri(content),
+        "low": low,
+        "high": high,
+        "width": nx,
+        "height": ny,
+        "radius": round(max(nx, ny) / 130, 1),
+        "sources": sources,
+        "grid": grid,
+    }
+
+
+def _source_kind(row: dict, variables: set[str]) -> str | None:
+    """Return how a source is marked on the mosaic; None leaves it out."""
+    if row["flux_jy"] is None or row["flux_err_jy"] is None:
+        return None
+    if row["source_id"] in variables:
+        return "candidate"
+    if (row["snr"] or 0) >= 5:
+        return "seen"
+    if (row["catalog_flux_jy"] or 0) >= 10 * (row["local_rms_jy"] or np.inf):
+        return "lost"
+    return None
+
+
+def _failures(night_dir: Path, judged: dict) -> list[dict]:
+    """Return the tiles that failed or have no image, with the end of the log and the command."""
+    results = night_dir.parent.parent
+    layout = Layout(Path(_shown(results)))
+    out = []
+    for tile in judged["tiles"]:
+        if tile["state"] not in ("fail", "missing"):
+            continue
+        group = tile["group"]
+        step, product = NEXT_STEP.get(tile["stage"], ("image", "image.fits"))
+        log = results / "logs" / step / judged["night"] / f"{group}.log"
+        target = layout.group(group, product)
+        again = " -- --force" if tile["state"] == "fail" else ""
+        out.append(
+            {
+                "group": group,
+                "state": tile["state"],
+                "reasons": tile["reasons"],
+                "log_path": _shown(log),
+                "log": _tail(log),
+                "command": f"./contimg run {target}{again}",
+            }
+        )
+    return out
+
+
+def _tail(path: Path) -> str:
+    """Return the last lines of a log; nothing where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 8192))
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    return "\n".join(line[:300] for line in lines[-LOG_LINES:])
+
+
+def _shown(path: Path) -> str:
+    """Return a path relative to the current folder where it lies below it."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _candidates(folder: Path | None, night_dir: Path) -> dict[str, Any]:
+    """Return the candidates with light curves and cut-outs, and the plane of all sources."""
+    nothing = {
+        "rows": [],
+        "columns": [],
+        "plot": None,
+        "note": "No light curves yet.",
+        "ids": set(),
+    }
+    if folder is None or not (folder / "candidates.csv").exists():
+        return nothing
+    import pandas as pd
+
+    listed = _read_table(folder / "candidates.csv")
+    everything = _read_table(folder / "variability.csv")
+    limits = dig(read_json(folder / "lightcurves.parquet.json"), "parameters") or {}
+    plot = figures.variability_plane(
+        everything, limits.get("eta_threshold", 2.5), limits.get("v_threshold", 0.1)
+    )
+    columns = [
+        {"name": name, "numeric": any(_is_number(r[name]) for r in listed)}
+        for name in (listed[0] if listed else {})
+    ]
+    rows = [
+        {
+            "source_id": r["source_id"],
+            "name": r.get("name") or r["source_id"],
+            "fields": r,
+            "curve": None,
+            "cutout": None,
+        }
+        for r in listed
+    ]
+    if rows and (folder / "lightcurves.parquet").exists():
+        curves = pd.read_parquet(folder / "lightcurves.parquet")
+        for row in rows[:MOST_CANDIDATES]:
+            points = curves[curves.source_id.astype(str) == row["source_id"]].sort_values("mjd")
+            if len(points):
+                limit = points.get("upper_limit_jy")
+                row["curve"] = figures.light_curve(
+                    points.mjd, points.flux_jy, points.flux_err_jy, limit, width=8.5
+                )
+        _cutouts(rows[:MOST_CANDIDATES], night_dir / "mosaic.fits")
+    note = "" if rows else "No source passes the thresholds for variability."
+    return {
+        "rows": rows,
+        "columns": columns,
+        "plot": plot,
+        "note": note,
+        "ids": {r["source_id"] for r in rows},
+    }
+
+
+def _cutouts(rows: list[dict], mosaic: Path) -> None:
+    """Give candidates a piece of the mosaic of this night."""
+    if not mosaic.exists():
+        return
+    planes = figures.read_planes(mosaic)
+    for row in rows:
+        ra, dec = row["fields"].get("ra_deg"), row["fields"].get("dec_deg")
+        if ra is None or dec is None:
+            continue
+        parts = (figures.cutout(plane, ra, dec) for plane in planes)
+        part = next((p for p in parts if p is not None), None)
+        if part is not None:
+            content, _, high = figures.jpeg(part)
+            row["cutout"] = {"uri": figures.image_uri(content), "high": high}
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a CSV with numbers as floats."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [
+            {k: v if k in ("source_id", "name") else _value(v) for k, v in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _value(text: str) -> Any:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() and "." not in text and "e" not in text else number
+
+
+def measured_offsets(night_dir: Path, rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Return offsets of bright isolated sources from the catalogue in the mosaic of the night.
+
+    Returns
+    -------
+    offsets : (n, 2) float array
+        Measured minus catalogue, east and north, arcsec.
+    snr : (n,) float array
+        Their signal-to-noise ratios.
+    """
+    bright = sorted(
+        (r for r in rows if (r["snr"] or 0) >= ASTROMETRY_SNR and not r["flags"]),
+        key=lambda r: -r["snr"],
+    )[:ASTROMETRY_MOST]
+    if not bright or not (night_dir / "mosaic.fits").exists():
+        return np.empty((0, 2)), np.empty(0)
+    from .photometry import forced_fit, open_planes
+
+    ra, dec, snr = (np.array([r[k] for r in bright]) for k in ("ra_deg", "dec_deg", "snr"))
+    shift = np.full((len(bright), 2), np.nan)
+    with open_planes(night_dir / "mosaic.fits") as planes:
+        for plane in planes:
+            fit = forced_fit(plane, ra, dec)
+            good = np.isfinite(fit.flux) & np.isnan(shift[:, 0])
+            shift[good] = 3600 * fit.shift_deg[good]
+    known = np.isfinite(shift).all(axis=1)
+    return shift[known], snr[known]
+
+
+def _timing(judged: dict) -> dict[str, Any] | None:
+    """Return the bar of median seconds a step and what it says."""
+    timings = judged["timings"]
+    parts = [
+        (step, s["median_s"])
+        for step, s in timings["steps"].items()
+        if not step.endswith("(night)") and step != "calibrate"
+    ]
+    if not parts:
+        return None
+    total = sum(seconds for _, seconds in parts)
+    width = max(total, timings["tile_duration_s"])
+    factor = timings["real_time_factor"]
+    said = (
+        f"A median tile took {timings['tile_median_s']:.0f} s from raw files to photometry"
+        if factor
+        else ""
+    )
+    if factor:
+        said += (
+            f", {factor:.1f} times faster than the telescope records it."
+            if factor >= 1
+            else f": slower than the telescope records it ({1 / factor:.1f} times real time)."
+        )
+        said += " Times are those the steps measured themselves, one tile after the other."
+    return {
+        "words": said,
+        "width_s": width,
+        "parts": [
+            {
+                "step": step,
+                "seconds": seconds,
+                "share": round(100 * seconds / width, 2),
+                "colour": STEP_COLOURS[i % len(STEP_COLOURS)],
+                "ink": "#fff" if i % len(STEP_COLOURS) in (0, 2, 5, 7) else "#000",
+            }
+            for i, (step, seconds) in enumerate(parts)
+        ],
+    }
+
+
+def _memory(night_dir: Path, night: str) -> dict[str, float]:
+    """Return the peak resident memory of each step, MB, from Snakemake's benchmark files."""
+    peak: dict[str, float] = {}
+    for path in (night_dir.parent.parent / "benchmarks").glob(f"*/{night}/*.tsv"):
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream, delimiter="\t"):
+                try:
+                    used = float(row.get("max_rss") or "")
+                except ValueError:  # "-" or "NA" where a job was too short to be sampled
+                    continue
+                step = path.parent.parent.name
+                peak[step] = max(peak.get(step, 0.0), used)
+    return peak
+
+
+def _parameters(found: dict) -> dict[str, dict]:
+    """Return the options of each step, from the first sidecar that tells."""
+    out: dict[str, dict] = {}
+    contents = [c for group in found["groups"].values() for c in group.values()]
+    for content in (*contents, *found["mosaics"].values()):
+        if content.get("parameters") and content.get("step"):
+            out.setdefault(content["step"], content["parameters"])
+    return out
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this code runs from; None for an installed package."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _cards(judged: dict) -> list[dict[str, str]]:
+    counts, scale, timings = judged["counts"], judged["flux_scale"], judged["timings"]
+    usable = [t for t in judged["tiles"] if t["state"] in ("pass", "warn") and t["rms_jy"]]
+    rms = np.median([t["rms_jy"] for t in usable]) if usable else None
+    ratio = [t["noise_ratio"] for t in usable if t["noise_ratio"]]
+    cards = [
+        (f"{counts['pass'] + counts['warn']} / {counts['groups']}", "tiles usable"),
+        (f"{counts['groups'] * TILE_S / 3600:.1f} h", "observed"),
+        (f"{counts['usable_calibrations']} / {counts['calibrations']}", "calibrations usable"),
+        (mjy(rms), "mJy/beam, median tile noise"),
+        (fixed(np.median(ratio) if ratio else None, 1), "times thermal noise"),
+        (fixed(scale["median_ratio"], 3), "flux scale / catalogue"),
+        (percent(scale["completeness"]), "complete above 10 sigma"),
+        (str(counts["measurements"]), f"sources measured ({scale['source']})"),
+        (f"{fixed(timings['real_time_factor'], 1)} ×", "real time"),
+    ]
+    return [{"value": value, "label": label} for value, label in cards]
+
+
+def _flux_words(scale: dict) -> str:
+    if scale["median_ratio"] is None:
+        return "No isolated source above 10 sigma: the flux scale cannot be checked."
+    said = (
+        f"Measured fluxes are {scale['median_ratio']:.3f} ± {scale['median_error']:.3f} of the "
+        f"catalogue ({scale['n']} isolated sources above 10 sigma, scatter {scale['scatter']:.1%})."
+    )
+    if scale["completeness"] is not None:
+        said += (
+            f" Of {scale['expected']} sources expected above 10 sigma, {scale['detected']} were "
+            f"detected ({scale['completeness']:.1%})."
+        )
+    return said
+
+
+def _astrometry_words(astrometry: dict | None) -> str:
+    if not astrometry:
+        return ""
+    return (
+        f" Median offset {astrometry['ra_offset_arcsec']:+.2f}″ in RA, "
+        f"{astrometry['dec_offset_arcsec']:+.2f}″ in Dec (± {astrometry['error_arcsec']:.2f}″, "
+        f"{astrometry['n']} sources)."
+    )
+
+
+SECTIONS = [
+    ("verdict", "Verdict"),
+    ("timeline", "Night"),
+    ("tiles", "Tiles"),
+    ("failures", "Failures"),
+    ("calibration", "Calibration"),
+    ("mosaic", "Mosaic"),
+    ("fluxes", "Flux, astrometry, noise"),
+    ("candidates", "Variables"),
+    ("timings", "Time"),
+    ("provenance", "Provenance"),
+]
+
+
+def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
+    """Return the page of a night.
+
+    Parameters
+    ----------
+    night_dir : Path
+        ``results/nights/<YYYY-MM-DD>``; its ``qa.json`` is used where there is one.
+    lightcurves : Path, optional
+        Folder of the light curves.
+
+    Raises
+    ------
+    DataError
+        If the folder is absent.
+    """
+    night_dir = Path(night_dir).resolve()
+    judged = read_json(night_dir / "qa.json") or judge_night(night_dir)
+    rows = read_photometry(night_dir / "photometry.csv")
+    found = load_night(night_dir)
+    with figures.style():
+        notes = thumbnails(night_dir, judged["tiles"])
+        for tile in judged["tiles"]:
+            tile["total_s"] = sum(s for k, s in tile["seconds"].items() if k != "calibrate") or None
+        variables = _candidates(lightcurves, night_dir)
+        mosaics = _mosaics(night_dir, judged, rows, variables["ids"])
+        for mosaic in mosaics:
+            mosaic["notes"] += notes
+        plots = {
+            "flux_scale": figures.flux_scale(rows, judged["gates"]["max_flux_offset"]),
+            "noise": figures.noise(judged["tiles"]),
+            "completeness": figures.completeness(rows),
+            "astrometry": _or_note(
+                lambda: figures.astrometry(*measured_offsets(night_dir, rows)), mosaics
+            ),
+            "variability": variables["plot"],
+        }
+        calibrations = _calibrations(night_dir, judged["calibrations"])
+    return (
+        environment()
+        .get_template("night.html.j2")
+        .render(
+            qa=judged,
+            cards=_cards(judged),
+            sections=SECTIONS,
+            timeline=timeline(judged["tiles"], judged["calibrations"]),
+            failures=_failures(night_dir, judged),
+            calibrations=calibrations,
+            mosaics=mosaics,
+            other_mosaics=[m for m in judged["mosaics"] if m["name"] != "mosaic.fits"],
+            flux_words=_flux_words(judged["flux_scale"]),
+            astrometry_words=_astrometry_words(judged["astrometry"]),
+            plots=plots,
+            candidates=variables["rows"],
+            candidate_columns=variables["columns"],
+            candidates_note=variables["note"],
+            timing=_timing(judged),
+            memory=dict.fromkeys(judged["timings"]["steps"])
+            | _memory(night_dir, judged["night"]),
+            parameters=_parameters(found),
+            made_utc=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            folder=_shown(night_dir),
+            commit=_commit(),
+            version=__version__,
+        )
+    )
+
+
+def _or_note(draw: Callable[[], Any], mosaics: list[dict]) -> Any:
+    """Return what `draw` gives; where a product cannot be read, note it at the mosaic."""
+    try:
+        return draw()
+    except DataError as error:
+        for mosaic in mosaics:
+            mosaic["notes"].append(f"positions could not be compared: {error}")
+        return None
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``report``."""
+    parser = argparse.ArgumentParser(prog="contimg report", description=__doc__.split("\n")[0])
+    parser.add_argument("night_dir", type=Path, help="results/nights/<YYYY-MM-DD>")
+    parser.add_argument("out", type=Path, help="report.html to write")
+    parser.add_argument("--lightcurves", type=Path, help="folder of the light curves")
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the page of a night."""
+    page = build_night(args.night_dir, args.lightcurves)
+    write_text(args.out, page)
+    sidecar = Sidecar("report", inputs=[p for p in (args.night_dir / "qa.json",) if p.exists()])
+    sidecar.qa = {"size_bytes": len(page.encode())}
+    sidecar.write(args.out, ("jinja2", "matplotlib", "numpy"))
+    print(f"{args.out}: {len(page) / 1e6:.1f} MB")
+    return 0
