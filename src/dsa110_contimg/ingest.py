@@ -733,6 +733,8 @@ def write_group_file(target: str | os.PathLike, paths: Sequence[str | os.PathLik
             _write_virtual(group, files, headers[reference], folder)
             _write_sources(group, files, folder)
     sidecar.qa = {
+        # The plan keeps a group by this entry when its raw files have been purged.
+        "group": _describe(files),
         "subbands": sorted(files),
         "absent_subbands": absent,
         "n_integrations": headers[reference]["Ntimes"],
@@ -741,6 +743,18 @@ def write_group_file(target: str | os.PathLike, paths: Sequence[str | os.PathLik
     }
     sidecar.write(target, packages=("h5py", "pyuvdata"))
     return sidecar
+
+
+def _describe(files: dict[int, Path]) -> dict:
+    """Return the inventory's entry of a group whose files were chosen."""
+    stats = {path: path.stat() for path in files.values()}
+    records = [
+        _examine(_from_name(str(p), s.st_size, s.st_mtime_ns, _NAME.fullmatch(p.name)))
+        for p, s in stats.items()
+    ]
+    decided = InventoryOptions(min_subbands=1, wait_s=0.0)
+    (entry,) = group_files(records, decided, time.time()).to_dict()["groups"]
+    return entry
 
 
 def _by_subband(paths: Sequence[str | os.PathLike]) -> dict[int, Path]:

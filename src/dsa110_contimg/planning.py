@@ -116,7 +116,8 @@ def check_paths(config: Config) -> None:
 def _taken_in(layout: Layout) -> list[ingest.Group]:
     """Return the groups that have a group file: they stay when their raw files are purged."""
     found = layout.results.glob("nights/*/groups/*/group_*.hdf5.json")
-    return [ingest.Group.from_dict(json.loads(path.read_text())["qa"]["group"]) for path in found]
+    entries = [json.loads(path.read_text())["qa"]["group"] for path in found]
+    return ingest.Inventory.from_dict({"groups": entries, "rejected": []}).groups
 
 
 def _records(layout: Layout, groups: dict) -> dict[str, dict]:
