@@ -1,7 +1,10 @@
 """A results folder of empty products, and Snakemake on top of it without doing the work."""
 
+import copy
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -26,6 +29,21 @@ class DagFolder:
 
     path: Path
     groups: dict = field(default_factory=dict)
+    nights: list = field(default_factory=list)
+
+    @classmethod
+    def make(cls, path):
+        """Lay out a folder in which the shipped configuration is valid."""
+        (path / "incoming").mkdir()
+        (path / "demo/incoming").mkdir(parents=True)
+        catalog = path / "demo/catalog.csv"
+        catalog.write_text("name,ra_deg,dec_deg,flux_jy\na,24.4,33.2,1.0\n")
+        return cls(path)
+
+    def copy(self, path):
+        """Return a copy with the same times of modification."""
+        shutil.copytree(self.path, path)
+        return DagFolder(path, copy.deepcopy(self.groups), copy.deepcopy(self.nights))
 
     @property
     def layout(self):
@@ -64,8 +82,20 @@ class DagFolder:
         path.write_text(json.dumps(inventory))
         return path
 
+    def stub(self):
+        """Return a folder that holds a ``python`` which only pretends."""
+        folder = self.path / "bin"
+        if not folder.exists():
+            folder.mkdir()
+            program = folder / "python"
+            stub = Path(__file__).with_name("stub_step.py")
+            program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {stub} "$@"\n')
+            program.chmod(0o755)
+        return folder
+
     def snakemake(self, *options, frozen=True):
         env = dict(os.environ, PYTHONPATH=str(REPO / "src"))
+        env["PATH"] = f"{self.stub()}{os.pathsep}{env['PATH']}"
         if frozen:
             env["CONTIMG_INVENTORY"] = str(self.freeze())
         return subprocess.run(
@@ -77,15 +107,29 @@ class DagFolder:
             check=False,
         )
 
-    def finish(self):
-        """Pretend that all work is done: touch every output, with sidecars of the right form."""
-        done = self.snakemake("--touch", "--cores", "1", "--quiet", "all")
-        assert done.returncode == 0, done.stderr
+    def run(self, *options):
+        """Run the workflow with every step replaced by one that writes empty products."""
+        return self.snakemake("--cores", "2", "--quiet", "all", *options)
+
+    def jobs(self, *options):
+        """Return what a dry run would do: a set of (rule, group or night, hour)."""
+        done = self.snakemake("--dry-run", *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = set()
+        for text in re.split(r"\n(?=(?:local)?rule )", done.stdout):
+            if not (rule := re.match(r"(?:local)?rule (\w+):", text)) or rule[1] == "all":
+                continue
+            wildcards = dict(re.findall(r"(\w+)=([\w-]+)", _line(text, "wildcards")))
+            hour = (wildcards["hour"],) if "hour" in wildcards else ()
+            found.add((rule[1], wildcards.get("group") or wildcards.get("night"), *hour))
+        return found
+
+
+def _line(text, key):
+    match = re.search(rf"^ *{key}: (.*)$", text, re.M)
+    return match[1] if match else ""
 
 
 @pytest.fixture
 def dag_folder(tmp_path):
-    (tmp_path / "incoming").mkdir()
-    (tmp_path / "demo/incoming").mkdir(parents=True)
-    (tmp_path / "demo/catalog.csv").write_text("name,ra_deg,dec_deg,flux_jy\na,24.4,33.2,1.0\n")
-    return DagFolder(tmp_path)
+    return DagFolder.make(tmp_path)

@@ -1,0 +1,175 @@
+"""Which jobs run, and for which reason: real runs of the rules with steps that do nothing."""
+
+import shutil
+
+import pytest
+
+from workflow.conftest import DagFolder
+
+
+@pytest.fixture(scope="module")
+def finished_season(tmp_path_factory):
+    """Two finished nights of three tiles, made once."""
+    folder = DagFolder.make(tmp_path_factory.mktemp("season"))
+    folder.nights = [folder.add_night(0), folder.add_night(1)]
+    done = folder.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def season(finished_season, tmp_path):
+    """The finished season, to be changed."""
+    return finished_season.copy(tmp_path / "season")
+
+
+def after_image(group, night, hour="01"):
+    """Jobs that follow a remade image."""
+    return {("tile_photometry", group), *after_tiles(night, hour)}
+
+
+def after_tiles(night, hour="01"):
+    return {("hour_mosaic", night, hour), *after_mosaic(night)}
+
+
+def after_mosaic(night):
+    return {("night_mosaic", night), ("night_photometry", night), *after_night(night)}
+
+
+def after_night(night):
+    return {("lightcurves", None), ("night_qa", night), ("night_report", night), ("index", None)}
+
+
+NIGHT = "2026-02-10"
+
+
+def test_a_finished_season_has_nothing_to_do(season):
+    assert season.jobs() == set()
+
+
+def test_first_run_makes_every_product(season):
+    night = season.path / "results/nights" / NIGHT
+    group = season.nights[0][0]
+    kinds = "ms kcal bcal gcal image.fits pb.fits pbcor.fits residual.fits model.fits psf.fits"
+    for kind in [*kinds.split(), "rms.fits", "photometry.csv"]:
+        assert (night / "groups" / group / f"{group}.{kind}").exists(), kind
+        assert (night / "groups" / group / f"{group}.{kind}.json").exists(), kind
+    for name in ("mosaic_01.fits", "mosaic.fits", "photometry.csv", "qa.json", "report.html"):
+        assert (night / name).exists(), name
+    assert not list(season.path.rglob("*.cal.ms")), "the calibrated data are temporary"
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("hdf5", {"group", "convert", "calibrate", "apply", "image"}),
+        ("ms", {"convert", "calibrate", "apply", "image"}),
+        ("image.fits", {"apply", "image"}),
+        ("rms.fits", {"apply", "image"}),
+    ],
+)
+def test_a_deleted_tile_product_remakes_what_depends_on_it(season, kind, first):
+    _, target, _ = season.nights[0]
+    path = season.path / season.layout.group(target, kind)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # A target's data calibrate nothing.
+    expected = {(rule, target) for rule in first - {"calibrate"}} | after_image(target, NIGHT)
+    assert season.jobs() == expected
+
+
+def test_a_deleted_calibration_remakes_its_night_only(season):
+    calibrator, *_ = season.nights[0]
+    shutil.rmtree(season.path / season.layout.group(calibrator, "bcal"))
+    expected = {("calibrate", calibrator)} | after_tiles(NIGHT)
+    for group in season.nights[0]:
+        expected |= {("apply", group), ("image", group), ("tile_photometry", group)}
+    assert season.jobs() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mosaic.fits", after_mosaic(NIGHT)),
+        ("mosaic_01.fits", {("hour_mosaic", NIGHT, "01")}),
+        ("photometry.csv", {("night_photometry", NIGHT)} | after_night(NIGHT)),
+        ("report.html", {("night_report", NIGHT)}),
+    ],
+)
+def test_a_deleted_night_product_remakes_what_depends_on_it(season, name, expected):
+    (season.path / season.layout.night(NIGHT, name)).unlink()
+    assert season.jobs() == expected
+
+
+def test_a_deleted_light_curve_leaves_the_nights_alone(season):
+    (season.path / season.layout.lightcurves("variability.csv")).unlink()
+    assert season.jobs() == {("lightcurves", None), ("index", None)}
+
+
+def test_a_new_night_leaves_the_old_ones_alone(season):
+    new = season.add_night(2)
+    jobs = season.jobs()
+    touched = {job[1] for job in jobs} - {None}
+    assert touched == {"2026-02-12", *new}
+    assert ("lightcurves", None) in jobs
+
+
+def test_a_further_tile_remakes_the_nights_products(season):
+    *_, fourth = season.add_night(0, tiles=4)
+    steps = ("group", "convert", "apply", "image")
+    expected = {(step, fourth) for step in steps} | after_image(fourth, NIGHT)
+    assert season.jobs() == expected
+
+
+def test_a_purged_raw_file_changes_nothing(season):
+    shutil.rmtree(season.path / "incoming")
+    season.groups.clear()
+    assert season.jobs() == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "first"),
+    [
+        ("imaging={robust: 0.0}", {"apply", "image", "tile_photometry"}),
+        ("photometry={upper_limit_sigma: 4}", {"tile_photometry"}),
+        ("flagging={mad_sigma: 8}", {"convert", "apply", "image", "tile_photometry"}),
+    ],
+)
+def test_a_changed_key_remakes_what_it_concerns(season, key, first):
+    jobs = season.jobs("--config", key)
+    tile_jobs = {"group", "convert", "apply", "image", "tile_photometry"}
+    assert {job[0] for job in jobs} & tile_jobs == first
+    assert ("calibrate" in {job[0] for job in jobs}) == ("convert" in first)
+    assert ("lightcurves", None) in jobs
+
+
+def test_threads_and_memory_remake_nothing(season):
+    assert season.jobs("--set-threads", "image=2", "--set-resources", "image:mem_mb=99") == set()
+
+
+def test_a_failed_solution_gives_way_to_the_next(dag_folder):
+    first, second = dag_folder.add_night(0), dag_folder.add_night(1)
+    (dag_folder.path / "bad_calibrators").write_text(first[0])
+    assert dag_folder.run().returncode == 1
+    assert dag_folder.run().returncode == 0
+    record = dag_folder.path / dag_folder.layout.group(first[1], "calibration.json")
+    assert f'"chosen": "{second[0]}"' in record.read_text()
+    assert dag_folder.jobs() == set()
+
+
+def test_a_recorded_choice_stays_when_a_nearer_calibrator_appears(dag_folder):
+    late = dag_folder.add_night(1)
+    early = dag_folder.add_night(0)
+    calibrator = dag_folder.groups.pop(early[0])
+    assert dag_folder.run().returncode == 0
+    record = dag_folder.path / dag_folder.layout.group(early[1], "calibration.json")
+    assert f'"chosen": "{late[0]}"' in record.read_text()
+    dag_folder.groups[calibrator["id"]] = calibrator
+    redone = {job for job in dag_folder.jobs() if job[0] in ("apply", "image")}
+    assert redone == {("apply", early[0]), ("image", early[0])}
+
+
+def test_a_group_that_still_collects_is_left_alone(dag_folder):
+    dag_folder.add_night(0)
+    *_, waiting = dag_folder.add_night(1, tiles=3)
+    dag_folder.groups[waiting]["state"] = "collecting"
+    assert waiting not in {job[1] for job in dag_folder.jobs()}
