@@ -539,11 +539,24 @@ def flux_scale(rows: list[dict], gate: float) -> str | None:
     figure, (left, right) = _figure(10.5, 3.6, 1, 2, width_ratios=(1, 1.25))
     left.axhspan(1 - gate, 1 + gate, color=BLUE, alpha=0.12, lw=0, label=f"gate ±{gate:.0%}")
     left.axhline(1, color="black", lw=0.8)
-    left.errorbar(flux, ratio, error, fmt="o", ms=3, lw=0.6, color=BLUE, ecolor="#9a9a9a")
+    reach = max(2 * gate, min(1.0, float(np.percentile(np.abs(ratio - 1), 97)) * 1.3))
+    inside = np.abs(ratio - 1) <= reach
+    left.errorbar(
+        flux[inside],
+        ratio[inside],
+        error[inside],
+        fmt="o",
+        ms=3,
+        lw=0.6,
+        color=BLUE,
+        ecolor="#9a9a9a",
+    )
+    for mark, out, y in (("^", ratio > 1 + reach, 1 + reach), ("v", ratio < 1 - reach, 1 - reach)):
+        if out.any():
+            left.plot(flux[out], np.full(out.sum(), y), mark, color=RED, ms=6, clip_on=False)
     left.axhline(
         np.median(ratio), color=RED, ls="--", lw=1.2, label=f"median {np.median(ratio):.3f}"
     )
-    reach = max(2 * gate, min(1.0, float(np.percentile(np.abs(ratio - 1), 97)) * 1.3))
     left.set(xscale="log", ylim=(1 - reach, 1 + reach))
     left.set(xlabel="catalogue flux (mJy)", ylabel="measured / catalogue")
     left.xaxis.set_major_formatter(lambda v, _: f"{v:g}")

@@ -44,6 +44,15 @@ STAGES = {
     "image.fits": "imaged",
     "photometry.csv": "measured",
 }
+#: What the reasons of a product begin with.
+NOUNS = {
+    "hdf5": "group",
+    "ms": "conversion",
+    "calibration": "calibration",
+    "cal.ms": "calibration",
+    "image.fits": "image",
+    "photometry.csv": "photometry",
+}
 TABLES = ("kcal", "bcal", "gcal")
 _ORDER = ("pass", "warn", "fail")
 
@@ -191,7 +200,6 @@ def _usable(row: Mapping[str, Any]) -> bool:
 TILE_FIGURES: dict[str, list[tuple[str, ...]]] = {
     "ra_deg": [("ms", "qa", "phase_centre_ra_deg")],
     "dec_deg": [("ms", "qa", "phase_centre_dec_deg")],
-    "n_subbands": [("hdf5", "qa", "n_subbands"), ("ms", "qa", "n_subbands")],
     "n_integrations": [("ms", "qa", "n_integrations"), ("hdf5", "qa", "n_integrations")],
     "flagged_fraction": [("ms", "qa", "flagged_fraction")],
     "rms_jy": [("image.fits", "qa", "rms_jy")],
@@ -230,7 +238,7 @@ def judge_tile(
     choice = sidecars.get("calibration")
     verdicts = {k: sidecars[k].get("verdict") for k in (*STAGES, *TABLES) if k in sidecars}
     reasons = [
-        f"{STAGES.get(kind, kind)}: {reason}"
+        f"{NOUNS.get(kind, kind)}: {reason}"
         for kind in (*STAGES, *TABLES)
         for reason in dig(sidecars.get(kind), "reasons") or []
     ]
@@ -254,7 +262,7 @@ def judge_tile(
         state = "fail"
     elif "image.fits" not in sidecars:
         state = "missing"
-        reasons.append(f"no image: the chain stopped after stage {stage!r}")
+        reasons.append(f"the chain stopped: {stage}, but not imaged")
     else:
         state = worst(image_verdicts)
         if arrival == "degraded":
@@ -281,8 +289,8 @@ def judge_tile(
     for name in ("ra_deg", "dec_deg", "n_integrations"):
         if tile[name] is None and listed:
             tile[name] = _number(listed.get(name))
-    if tile["n_subbands"] is None and listed and "files" in listed:
-        tile["n_subbands"] = len(listed["files"])
+    subbands = dig(sidecars.get("hdf5"), "qa", "subbands") or (listed or {}).get("files")
+    tile["n_subbands"] = len(subbands) if subbands else None
     tile["noise_ratio"] = (
         tile["rms_jy"] / tile["thermal_jy"] if tile["rms_jy"] and tile["thermal_jy"] else None
     )
@@ -488,9 +496,9 @@ def _verdict(night: Mapping[str, Any], options: QaOptions) -> tuple[str, list[st
     light: list[str] = []
     for state, words in (
         ("fail", "failed"),
-        ("missing", "have no image"),
+        ("missing", "without an image"),
         ("warn", "passed with a warning"),
-        ("waiting", "still wait for files"),
+        ("waiting", "still waiting for files"),
     ):
         affected = [t for t in night["tiles"] if t["state"] == state]
         if affected:

@@ -692,8 +692,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             candidate_columns=variables["columns"],
             candidates_note=variables["note"],
             timing=_timing(judged),
-            memory=dict.fromkeys(judged["timings"]["steps"])
-            | _memory(night_dir, judged["night"]),
+            memory=dict.fromkeys(judged["timings"]["steps"]) | _memory(night_dir, judged["night"]),
             parameters=_parameters(found),
             made_utc=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             folder=_shown(night_dir),

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dsa110_contimg.products import Layout, Sidecar, group_id, group_mjd, write_text
+from dsa110_contimg.products import Layout, Sidecar, companion, group_id, group_mjd, write_text
 from dsa110_contimg.telescope import TILE_S
 
 DEC_DEG = 16.1
 FREQ_HZ = 1.405e9
-BEAM_ARCSEC = (420.0, 300.0, 20.0)  # wide, so that small images sample it
+BEAM_ARCSEC = 420.0  # wide, so that small images sample it
 RMS_JY = 0.4e-3
 
 
@@ -52,7 +52,7 @@ def make_sources(n: int, ra0: float, width: float, seed: int = 1) -> list[dict]:
     return sources
 
 
-def write_image(path, ra, dec, fluxes, pb, rms, size, cell_deg, rng):
+def write_image(path, ra, dec, fluxes, pb, rms, shape, cell_deg, rng):
     """Gaussian sources times beam plus white noise, SIN projection."""
     from astropy.io import fits
     from astropy.wcs import WCS
@@ -60,28 +60,34 @@ def write_image(path, ra, dec, fluxes, pb, rms, size, cell_deg, rng):
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
     wcs.wcs.crval = [ra, dec]
-    wcs.wcs.crpix = [size / 2 + 1, size / 2 + 1]
+    ny, nx = shape
+    wcs.wcs.crpix = [nx / 2 + 1, ny / 2 + 1]
     wcs.wcs.cdelt = [-cell_deg, cell_deg]
-    yy, xx = np.mgrid[:size, :size]
-    data = rng.normal(0, rms, (size, size))
+    yy, xx = np.mgrid[:ny, :nx]
+    data = rng.normal(0, rms, shape)
     for source_ra, source_dec, flux in fluxes:
         x, y = wcs.wcs_world2pix(source_ra, source_dec, 0)
-        if -9 < x < size + 9 and -9 < y < size + 9:
-            sigma = BEAM_ARCSEC[0] / 3600 / cell_deg / 2.355
+        if -9 < x < nx + 9 and -9 < y < ny + 9:
+            sigma = BEAM_ARCSEC / 3600 / cell_deg / 2.355
             data += flux * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 2 / sigma**2)
+    companions = {"rms": np.full(shape, rms), "weight": np.full(shape, rms**-2.0)}
     if pb:
-        offset = np.hypot(xx - size / 2, yy - size / 2) * cell_deg
-        data *= np.exp(-4 * np.log(2) * (offset / 2.7) ** 2)
+        offset = np.hypot(xx - nx / 2, yy - ny / 2) * cell_deg
+        beam = np.exp(-4 * np.log(2) * (offset / 2.7) ** 2)
+        data = data + (beam - 1) * (data - rng.normal(0, rms, shape))
+        companions = {"rms": companions["rms"], "pb": beam}
     header = wcs.to_header()
     header["BUNIT"] = "Jy/beam"
-    header["BMAJ"], header["BMIN"], header["BPA"] = (
-        BEAM_ARCSEC[0] / 3600,
-        BEAM_ARCSEC[1] / 3600,
-        BEAM_ARCSEC[2],
-    )
+    header["BMAJ"] = header["BMIN"] = BEAM_ARCSEC / 3600
+    header["BPA"], header["MJD-AVG"] = 0.0, 61061.9
     header["RESTFRQ"] = FREQ_HZ
     path.parent.mkdir(parents=True, exist_ok=True)
     fits.writeto(path, data.astype(np.float32), header, overwrite=True)
+    for kind, plane in companions.items():
+        planes = [fits.PrimaryHDU(plane.astype(np.float32), header)]
+        if kind == "weight":  # the map of the mean time follows
+            planes.append(fits.ImageHDU(np.zeros(shape, np.float32), header))
+        fits.HDUList(planes).writeto(companion(path, kind), overwrite=True)
     return wcs
 
 
@@ -278,7 +284,7 @@ def make_results(
             [(s["ra_deg"], s["dec_deg"], f) for s, f in zip(sources, fluxes, strict=True)],
             False,
             RMS_JY,
-            min(width, 1200),
+            (110, min(width, 1200)),
             0.04,
             rng,
         )
@@ -288,6 +294,13 @@ def make_results(
         card.write(mosaic)
         write_photometry(layout.night(night, "photometry.csv"), rows)
         card = Sidecar("photometry", inputs=[mosaic], timings_s={"total": 2.0})
+        card.qa["astrometry"] = {
+            "n": 50,
+            "ra_offset_arcsec": 0.1,
+            "dec_offset_arcsec": -0.2,
+            "error_arcsec": 0.1,
+            "scatter_arcsec": 0.7,
+        }
         card.write(layout.night(night, "photometry.csv"))
         history += rows
     _lightcurves(layout, history, variable)
@@ -308,7 +321,7 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
         inputs.append(product)
 
     n_subbands = 15 if bad and i == 6 else 16
-    put("hdf5", "group", {"n_subbands": n_subbands}, 0.3)
+    put("hdf5", "group", {"subbands": list(range(n_subbands))}, 0.3)
     put(
         "ms",
         "convert",
@@ -358,7 +371,7 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
         rms *= 20
     image = layout.group(gid, "image.fits")
     sky = [(s["ra_deg"], s["dec_deg"], f) for s, f in zip(sources, fluxes, strict=True)]
-    write_image(image, ra, DEC_DEG, sky, True, rms, size, 4.0 / size, rng)
+    write_image(image, ra, DEC_DEG, sky, True, rms, (size, size), 4.0 / size, rng)
     put(
         "image.fits",
         "image",
@@ -367,9 +380,9 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
             "thermal_rms_jy": 0.25e-3,
             "peak_jy": 1.0,
             "dynamic_range": 1.0 / rms,
-            "beam_major_arcsec": BEAM_ARCSEC[0],
-            "beam_minor_arcsec": BEAM_ARCSEC[1],
-            "beam_pa_deg": BEAM_ARCSEC[2],
+            "beam_major_arcsec": BEAM_ARCSEC,
+            "beam_minor_arcsec": BEAM_ARCSEC,
+            "beam_pa_deg": 0.0,
         },
         35.0,
         verdict,

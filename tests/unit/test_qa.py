@@ -53,7 +53,7 @@ def test_every_fault_is_told_apart_and_named(fake):
     for words in (
         "dynamic range 12 is below 30",
         "no calibration within 30 days",
-        "stopped after stage 'calibrated'",
+        "the chain stopped: calibrated, but not imaged",
         "sb15 is absent",
         "1 incoming file could not be read",
         ids[3],
