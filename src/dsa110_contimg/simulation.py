@@ -819,8 +819,8 @@ def write_uvh5(
         extra["phase_center_dec"] = dec_rad
         extra["ha_phase_center"] = 0.0
         extra["phase_center_epoch"] = "HADEC"
+        extra["fs_table"] = np.bytes_("fringestopping_table.npz")
         extra["applied_delays_ns"] = np.bytes_(applied_delays_ns)
-        grow = {"chunks": True}
         for name, values in {
             "ant_1_array": np.tile(instrument.antennas[first], n_time),
             "ant_2_array": np.tile(instrument.antennas[second], n_time),
@@ -828,7 +828,7 @@ def write_uvh5(
             "time_array": np.repeat(times_jd, n_baseline),
             "integration_time": np.full(n_blt, instrument.integration_s),
         }.items():
-            header.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), **grow)
+            _append(header, name, values)
         samples = np.full(data.shape, telescope.SAMPLES_PER_INTEGRATION, np.float32)
         samples[np.isnan(data.real)] = 0
         bulk = file.create_group("Data")
@@ -837,9 +837,18 @@ def write_uvh5(
             "flags": np.zeros(data.shape, bool),
             "nsamples": samples,
         }.items():
-            values = values.reshape(n_blt, 1, n_chan, n_pol)
-            bulk.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), **grow)
+            _append(bulk, name, values.reshape(n_blt, 1, n_chan, n_pol))
     os.replace(unfinished, path)
+
+
+def _append(group, name: str, values: np.ndarray) -> None:
+    """Write a dataset that begins empty and grows, which gives it the correlator's small chunks."""
+    shape = values.shape[1:]
+    dataset = group.create_dataset(
+        name, (0, *shape), maxshape=(None, *shape), dtype=values.dtype, chunks=True
+    )
+    dataset.resize(len(values), axis=0)
+    dataset[:] = values
 
 
 def file_names(folder: Path, start_mjd: float, group: int, rng: np.random.Generator) -> list[Path]:

@@ -219,6 +219,18 @@ def test_header_is_the_correlators(first_files, tiny_night):
         assert not delays[np.setdiff1d(np.arange(117), used)].any()
 
 
+def test_a_full_size_file_has_the_size_of_a_real_one(tmp_path):
+    """145,348,600 bytes: dtypes, shapes and chunks; what is left is the length of strings."""
+    instrument = Instrument.choose()
+    data = np.zeros((24, 4656, 48, 2), np.complex64)
+    path = tmp_path / "full_sb00.hdf5"
+    delays = " ".join(["15400"] * 192 + ["0"] * 42)
+    simulation.write_uvh5(path, instrument, 0, 61074.0, 33.3, data, delays)
+    assert path.stat().st_size == pytest.approx(145_348_600, abs=2048)
+    assert [p.name for p in tmp_path.iterdir()] == ["full_sb00.hdf5"]
+    path.unlink()
+
+
 def test_full_size_frequencies_and_times():
     instrument = Instrument.choose()
     assert instrument.freq_hz.shape == (16, 48)
