@@ -42,7 +42,9 @@ class RawGroup:
     @property
     def location(self) -> EarthLocation:
         return EarthLocation.from_geodetic(
-            telescope.LONGITUDE_RAD * u.rad, telescope.LATITUDE_RAD * u.rad, telescope.HEIGHT_M * u.m
+            telescope.LONGITUDE_RAD * u.rad,
+            telescope.LATITUDE_RAD * u.rad,
+            telescope.HEIGHT_M * u.m,
         )
 
     @property
@@ -58,8 +60,11 @@ class RawGroup:
     @property
     def baselines(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower-triangular in the order of the antennas, autos included."""
-        pairs = [(self.antennas[j], self.antennas[i]) for i in range(len(self.antennas)) for j in
-                 range(i + 1)]
+        pairs = [
+            (self.antennas[j], self.antennas[i])
+            for i in range(len(self.antennas))
+            for j in range(i + 1)
+        ]
         return tuple(np.array(pairs).T)
 
     def frequencies(self, subband: int) -> np.ndarray:
@@ -158,7 +163,7 @@ def write_subband(path: Path, group: RawGroup, subband: int) -> Path:
         extra = h.create_group("extra_keywords")
         extra["phase_center_dec"] = np.radians(group.dec_app_deg)
         extra["ha_phase_center"] = 0.0
-        extra["phase_center_epoch"] = np.bytes_("HADEC")
+        extra["phase_center_epoch"] = "HADEC"
         extra["applied_delays_ns"] = np.bytes_(" ".join(["15400 15500"] * 117))
         h["Nants_data"] = len(group.antennas)
         h["Nants_telescope"] = 117
@@ -182,10 +187,18 @@ def write_subband(path: Path, group: RawGroup, subband: int) -> Path:
         h["integration_time"] = np.full(n_blt, telescope.INTEGRATION_S)
         h["uvw_array"] = np.tile(meridian_uvw(group), (group.n_times, 1)).astype(np.float32)
         data = f.create_group("Data")
-        data.create_dataset("visdata", data=vis, chunks=True)
-        data.create_dataset("flags", data=np.zeros(vis.shape, bool), chunks=True)
-        data.create_dataset("nsamples", data=np.full(vis.shape, 96, np.float32), chunks=True)
+        _append(data, "visdata", vis)
+        _append(data, "flags", np.zeros(vis.shape, bool))
+        _append(data, "nsamples", np.full(vis.shape, 96, np.float32))
     return path
+
+
+def _append(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    """Create a dataset empty, then let it grow: its chunks are then as small as in real files."""
+    rest = values.shape[1:]
+    dataset = group.create_dataset(name, (0, *rest), values.dtype, maxshape=(None, *rest))
+    dataset.resize(len(values), axis=0)
+    dataset[:] = values
 
 
 def write_group(folder: Path, group: RawGroup) -> list[Path]:
