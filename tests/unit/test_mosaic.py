@@ -1,0 +1,307 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from dsa110_contimg import cli, mosaic
+from dsa110_contimg.config import MosaicOptions
+from dsa110_contimg.products import companion
+from synthetic_images import (
+    add_sources,
+    beam_matrix,
+    gaussian_beam,
+    header,
+    smooth_noise,
+    write_tile,
+)
+
+CELL, BEAM, RMS = 30.0, (180.0, 130.0, 30.0), 1e-3
+DEC, STEP = 33.0, 1.292
+SIZE = 440
+
+
+def sky(ra0, n_tiles, rng, n=60, flux=(0.05, 0.5)):
+    """Sources on a jittered grid along the strip."""
+    ra = ra0 + np.linspace(-1.4, (n_tiles - 1) * STEP + 1.4, n)
+    dec = DEC + rng.uniform(-1.2, 1.2, n)
+    return pd.DataFrame({"ra_deg": ra % 360, "dec_deg": dec, "flux_jy": rng.uniform(*flux, n)})
+
+
+def draw(head, table, beam, pb=None, cell=CELL):
+    x, y = WCS(head, fix=False).celestial.all_world2pix(table.ra_deg, table.dec_deg, 0)
+    inside = (x > -20) & (x < SIZE + 20) & (y > -20) & (y < SIZE + 20)
+    x, y, flux = x[inside], y[inside], table.flux_jy.to_numpy()[inside]
+    if pb is not None:
+        row, column = (np.clip(np.rint(p).astype(int), 0, SIZE - 1) for p in (y, x))
+        flux = flux * pb[row, column]
+    return add_sources(np.zeros((SIZE, SIZE)), x, y, flux, beam_matrix(beam, cell))
+
+
+def write_tiles(folder, ra, table, rng, rms=RMS, beams=None, verdicts=None, pb_fwhm=2.7):
+    """Write one tile for each right ascension, 309 s apart; return their paths."""
+    folder.mkdir(exist_ok=True, parents=True)
+    paths = []
+    for i, centre in enumerate(np.asarray(ra)):
+        beam = beams[i] if beams else BEAM
+        mjd = 61000.1 + i * 309.24 / 86400
+        head = header((SIZE, SIZE), (centre % 360, DEC), CELL, beam, mjd)
+        head["TELESCOP"], head["MJD-BEG"], head["MJD-END"] = "DSA-110", mjd - 0.0017, mjd + 0.0017
+        pb = gaussian_beam(head, (SIZE, SIZE), (centre, DEC), pb_fwhm)
+        sigma = np.broadcast_to(rms, len(ra))[i]
+        data = draw(head, table, beam, pb) + smooth_noise((SIZE, SIZE), sigma, 3.5, rng)
+        group = f"20251121T{2 + (i * 309) // 3600:02d}{i * 309 // 60 % 60:02d}00"
+        verdict = (verdicts or {}).get(i, "pass")
+        paths.append(write_tile(folder, group, head, data, pb, sigma, verdict, ["broken"]))
+    return paths
+
+
+def run(output, paths, *options):
+    command = ["mosaic", output, *paths, *options]
+    assert cli.main([str(c) for c in command]) == 0
+    record = json.loads(output.with_name(output.name + ".json").read_text())
+    layers = {}
+    for kind in ("image", "rms", "weight"):
+        path = output if kind == "image" else companion(output, kind)
+        with fits.open(path) as hdus:
+            layers[kind] = [(h.data.squeeze().copy(), h.header.copy()) for h in hdus]
+    return layers, record
+
+
+def photometry(folder, image, table):
+    """Flux ratio and offsets (arcsec) of the sources of `table` in the first image of a mosaic."""
+    from dsa110_contimg.photometry import forced_fit, open_planes
+
+    with open_planes(image) as planes:
+        fit = forced_fit(planes[0], table.ra_deg.to_numpy(), table.dec_deg.to_numpy())
+    return fit, fit.flux / table.flux_jy.to_numpy(), 3600 * fit.shift_deg
+
+
+def test_flux_position_and_noise_across_ra_zero(tmp_path):
+    rng = np.random.default_rng(1)
+    ra = 358.5 + STEP * np.arange(5)
+    table = sky(358.5, 5, rng)
+    paths = write_tiles(tmp_path, ra, table, rng, rms=[1e-3, 1e-3, 3e-3, 1e-3, 1e-3])
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    assert record["verdict"] == "pass" and record["qa"]["n_tiles"] == 5
+    (image, head), (weight, _) = layers["image"][0], layers["weight"][0]
+    assert len(layers["image"]) == 1 and image.shape[1] < 1200  # one strip, not the whole circle
+    fit, ratio, shift = photometry(tmp_path, tmp_path / "mosaic.fits", table)
+    good = fit.coverage > 0.99
+    assert good.sum() > 50
+    assert np.median(ratio[good]) == pytest.approx(1, abs=0.005)
+    pull = (fit.flux - table.flux_jy)[good] / fit.error[good]
+    assert abs(pull.mean()) < 0.4 and pull.std() < 1.3
+    bright = good & (fit.flux / fit.error > 50)
+    assert np.abs(np.median(shift[bright], axis=0)).max() < 1 / 20 * BEAM[1] / 3
+    assert np.hypot(*shift[bright].T).max() < BEAM[0] / 20
+    # Noise falls as the weights predict, everywhere and tile by tile.
+    empty = draw_model(layers, table, image.shape, head) < 1e-5
+    pulls = image * np.sqrt(weight)
+    assert 1.4826 * np.median(np.abs(pulls[empty & np.isfinite(pulls)])) == pytest.approx(
+        1, abs=0.1
+    )
+    for column in np.array_split(np.arange(image.shape[1]), 4):
+        part = (pulls[:, column])[empty[:, column] & np.isfinite(pulls[:, column])]
+        assert 1.4826 * np.median(np.abs(part)) == pytest.approx(1, abs=0.1)
+    assert record["qa"]["rms_over_predicted"] == pytest.approx(1, abs=0.1)
+    # Overlapping tiles differ by their noise.
+    scatter = [t["overlap_scatter"] for t in record["qa"]["tiles"] if t["overlap_scatter"]]
+    assert len(scatter) == 4 and scatter == pytest.approx([1] * 4, abs=0.1)
+    # The noisy tile counts a ninth.
+    shares = [t["weight"] for t in record["qa"]["tiles"]]
+    assert shares[2] / shares[1] == pytest.approx(1 / 9, rel=0.02)
+
+
+def draw_model(layers, table, shape, head):
+    x, y = WCS(head, fix=False).celestial.all_world2pix(table.ra_deg, table.dec_deg, 0)
+    return add_sources(np.zeros(shape), x, y, np.ones(len(x)), beam_matrix(BEAM, CELL))
+
+
+def test_rms_map_time_map_and_headers(tmp_path):
+    rng = np.random.default_rng(2)
+    ra = 30 + STEP * np.arange(3)
+    table = sky(30, 3, rng, n=10)
+    paths = write_tiles(tmp_path, ra, table, rng)
+    layers, _ = run(tmp_path / "mosaic_02.fits", paths, "--pb-limit", "0.3")
+    (image, head), (rms, rms_head) = layers["image"][0], layers["rms"][0]
+    (weight, weight_head), (times, _) = layers["weight"]
+    assert np.array_equal(np.isfinite(image), weight > 0)
+    assert np.nanmax(np.abs(rms * np.sqrt(weight) - 1)[weight > 0]) < 1e-5
+    assert (head["CTYPE1"], head["CTYPE3"], head["CTYPE4"]) == ("RA---SIN", "FREQ", "STOKES")
+    assert head["EPOCHID"] == "2025-11-21T02" and head["NTILES"] == 3
+    assert head["TELESCOP"] == "DSA-110" and head["BUNIT"] == "Jy/beam"
+    assert [head[k] * 3600 for k in ("BMAJ", "BMIN")] == pytest.approx(BEAM[:2])
+    assert head["MJD-BEG"] == pytest.approx(61000.0983) and head["RESTFRQ"] == 1.4e9
+    assert head["MJD-BEG"] < head["MJD-AVG"] < head["MJD-END"]
+    assert (rms_head["BTYPE"], weight_head["BUNIT"]) == ("Noise", "Jy-2")
+    assert (tmp_path / "mosaic_02.fits").read_bytes()[:6] == b"SIMPLE"
+    wcs = WCS(head, fix=False).celestial
+    for i, centre in enumerate([28.9, 30 + STEP, 33.7]):  # first, middle, last tile alone or evenly
+        x, y = (round(float(v)) for v in wcs.all_world2pix(centre, DEC, 0))
+        expected = 61000.1 + i * 309.24 / 86400
+        assert head["MJD-AVG"] + float(times[y, x]) == pytest.approx(expected, abs=0.0006)
+    # Cut at the limit: 0.95 exp(-4 ln2 r^2/2.7^2) = 0.3 at 1.741 deg.
+    x, y = wcs.all_world2pix([30, 30], [DEC - 1.70, DEC - 1.78], 0)
+    assert weight[round(y[0]), round(x[0])] > 0 and weight[round(y[1]), round(x[1])] == 0
+
+
+def test_tiles_of_different_beams(tmp_path):
+    rng = np.random.default_rng(3)
+    ra = 30 + STEP * np.arange(3) * 0.6
+    table = sky(30, 2, rng, n=24, flux=(0.2, 0.5))
+    beams = [(180.0, 130.0, 30.0), (190.0, 128.0, 10.0), (170.0, 140.0, 50.0)]
+    layers, record = run(
+        tmp_path / "mosaic.fits", write_tiles(tmp_path, ra, table, rng, beams=beams)
+    )
+    head = layers["image"][0][1]
+    common = mosaic._covariance([head[k] for k in ("BMAJ", "BMIN", "BPA")])
+    for beam in beams:
+        least = np.linalg.eigvalsh(common - mosaic._covariance(np.array(beam) / [3600, 3600, 1]))[0]
+        assert least >= 0
+    assert record["qa"]["beam_major_arcsec"] < 205
+    fit, ratio, _ = photometry(tmp_path, tmp_path / "mosaic.fits", table)
+    good = (fit.coverage > 0.99) & (fit.flux / fit.error > 50)
+    assert good.sum() > 15
+    assert np.median(ratio[good]) == pytest.approx(1, abs=0.01)
+    assert ratio[good] == pytest.approx(np.ones(good.sum()), abs=0.06)
+    assert record["qa"]["rms_over_predicted"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("target", [(200.0, 150.0, 40.0), (180.5, 130.2, 30.0)])
+def test_convolution_against_the_analytic_beam(target):
+    """A Gaussian convolved to another beam is that beam, with the same peak."""
+    head = header((SIZE, SIZE), (30.0, DEC), CELL, BEAM)
+    table = pd.DataFrame({"ra_deg": [30.1], "dec_deg": [33.2], "flux_jy": [2.0]})
+    found = mosaic.convolve(
+        draw(head, table, BEAM),
+        CELL / 3600,
+        *(np.array(b) / [3600, 3600, 1] for b in (BEAM, target)),
+    )
+    assert found == pytest.approx(draw(head, table, target), abs=2e-5)
+
+
+def test_failed_tile_is_left_out_and_listed(tmp_path):
+    rng = np.random.default_rng(4)
+    ra = 30 + STEP * np.arange(3)
+    table = sky(30, 3, rng, n=12)
+    paths = write_tiles(tmp_path, ra, table, rng, verdicts={1: "fail"})
+    with fits.open(paths[1], mode="update") as hdus:
+        hdus[0].data[:] = 100.0
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    assert record["verdict"] == "pass" and record["qa"]["n_tiles"] == 2
+    assert [e["tile"] for e in record["qa"]["left_out"]] == [paths[1].name[:15]]
+    assert "broken" in record["qa"]["left_out"][0]["reason"]
+    image, head = layers["image"][0]
+    assert head["NLEFTOUT"] == 1 and np.nanmax(image) < 1
+
+
+def test_every_tile_failed(tmp_path):
+    rng = np.random.default_rng(4)
+    table = sky(30, 2, rng, n=4)
+    paths = write_tiles(tmp_path, [30, 31.3], table, rng, verdicts={0: "fail", 1: "fail"})
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    assert record["verdict"] == "fail" and len(record["qa"]["left_out"]) == 2
+    assert np.isnan(layers["image"][0][0]).all() and not layers["weight"][0][0].any()
+    assert len(layers["weight"]) == 2 * len(layers["image"])
+
+
+def test_blank_pixels_stay_local(tmp_path):
+    """NaN in one tile (image, beam or noise) does not spoil what other tiles see there."""
+    rng = np.random.default_rng(5)
+    table = sky(30, 2, rng, n=12)
+    paths = write_tiles(tmp_path, [30, 30.3], table, rng)
+    for kind, rows in (
+        ("image", slice(100, 130)),
+        ("rms", slice(200, 230)),
+        ("pb", slice(300, 320)),
+    ):
+        path = paths[0] if kind == "image" else companion(paths[0], kind)
+        with fits.open(path, mode="update") as hdus:
+            hdus[0].data[..., rows, 150:250] = np.nan
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    (image, _), (weight, _) = layers["image"][0], layers["weight"][0]
+    inside = np.s_[60:-60, 120:-120]
+    assert np.isfinite(image[inside]).all() and (weight[inside] > 0).all()
+    assert record["qa"]["rms_over_predicted"] == pytest.approx(1, abs=0.1)
+    clean, _ = run(tmp_path / "again" / "mosaic.fits", paths[1:])
+    assert np.nanmax(np.abs(clean["image"][0][0])) == pytest.approx(
+        np.nanmax(np.abs(image)), rel=0.1
+    )
+
+
+def test_strips_and_sections(tmp_path):
+    """A jump in right ascension or declination gives further images; long strips are cut."""
+    rng = np.random.default_rng(6)
+    options = MosaicOptions()
+    near, far = [359.0, 0.3], [40.0, 41.3]
+    table = pd.concat([sky(359, 2, rng, n=8), sky(40, 2, rng, n=8)])
+    paths = write_tiles(tmp_path, near + far, table, rng)
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    assert record["qa"]["n_images"] == 2 and len(layers["weight"]) == 4
+    ra = sorted(h["CRVAL1"] for _, h in layers["image"])
+    assert ra == pytest.approx([40.65, 359.65], abs=0.1)
+    tiles = [mosaic.open_tile(p, options) for p in paths]
+    long = [fake(tiles[0], 300 + STEP * i, 33.0) for i in range(60)]  # 76 deg, through RA 0
+    parts = mosaic.sections(long[30:] + long[:30])
+    assert sum(len(p.own) for p in parts) == 60
+    assert [len(p.own) for p in parts] == [20, 20, 20]
+    low, high = zip(*[p.ra_range_deg for p in parts], strict=True)
+    assert (
+        np.isinf(low[0])
+        and np.isinf(high[-1])
+        and high[0] == pytest.approx(10 * STEP + 0.24, abs=0.01)
+    )
+    for part in parts:
+        _, shape = mosaic.grid(part)
+        assert shape[1] * CELL / 3600 < 26.5 and shape[0] < 700
+    ring = [fake(tiles[0], 360 / 280 * i, 33.0) for i in range(280)]
+    assert max(len(p.own) for p in mosaic.sections(ring)) <= 23
+    assert len(mosaic.sections([fake(tiles[0], 30, d) for d in (16.1, 33, 33.5, 54.6)])) == 3
+
+
+def fake(tile, ra, dec):
+    """The same tile elsewhere."""
+    import dataclasses
+
+    wcs = tile.wcs.deepcopy()
+    wcs.wcs.crval = ra % 360, dec
+    x, y = tile.wcs.all_world2pix(tile.ra_deg, tile.dec_deg, 0)
+    new = wcs.all_pix2world(x, y, 0)
+    return dataclasses.replace(tile, wcs=wcs, ra_deg=new[0], dec_deg=new[1])
+
+
+def test_result_does_not_depend_on_blocks_or_order(tmp_path, monkeypatch):
+    rng = np.random.default_rng(7)
+    table = sky(30, 2, rng, n=8)
+    paths = write_tiles(tmp_path, [30, 31.3], table, rng)
+    whole, _ = run(tmp_path / "a" / "mosaic.fits", paths)
+    monkeypatch.setattr(mosaic, "BLOCK_PX", 20_000)
+    blocks, _ = run(tmp_path / "b" / "mosaic.fits", paths[::-1])
+    for kind in whole:
+        one, other = whole[kind][0][0], blocks[kind][0][0]
+        assert np.array_equal(np.isnan(one), np.isnan(other))
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=2e-6 * np.nanmax(one))
+
+
+def test_a_tile_with_a_far_larger_beam_is_left_out(tmp_path):
+    rng = np.random.default_rng(8)
+    beams = [BEAM, BEAM, (500.0, 300.0, 0.0)]
+    paths = write_tiles(tmp_path, [30, 31.3, 32.6], sky(30, 3, rng, n=6), rng, beams=beams)
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    assert (
+        record["qa"]["n_left_out"] == 1
+        and "twice the median" in record["qa"]["left_out"][0]["reason"]
+    )
+    assert layers["image"][0][1]["BMAJ"] * 3600 == pytest.approx(BEAM[0])
+
+
+def test_missing_sidecar_is_an_error(tmp_path, capsys):
+    rng = np.random.default_rng(9)
+    paths = write_tiles(tmp_path, [30], sky(30, 1, rng, n=2), rng)
+    paths[0].with_name(paths[0].name + ".json").unlink()
+    assert cli.main(["mosaic", str(tmp_path / "mosaic.fits"), str(paths[0])]) == 3
+    assert "sidecar is missing" in capsys.readouterr().err
+    assert not (tmp_path / "mosaic.fits").exists()
