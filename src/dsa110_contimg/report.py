@@ -486,6 +486,7 @@ def measured_offsets(night_dir: Path, rows: list[dict]) -> tuple[np.ndarray, np.
         return np.empty((0, 2)), np.empty(0)
     from .photometry import forced_fit, open_planes
 
+    figures.read_planes(night_dir / "mosaic.fits")  # says so if it is no image
     ra, dec, snr = (np.array([r[k] for r in bright]) for k in ("ra_deg", "dec_deg", "snr"))
     shift = np.full((len(bright), 2), np.nan)
     with open_planes(night_dir / "mosaic.fits") as planes:

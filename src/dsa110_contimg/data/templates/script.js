@@ -58,7 +58,8 @@ function panZoom(frame, stage, moved) {
   const draw = () => { stage.style.transform = `translate(${x}px,${y}px) scale(${scale})`; };
   const at = (event) => {
     const box = frame.getBoundingClientRect();
-    return [event.clientX - box.left - stage.offsetLeft, event.clientY - box.top - stage.offsetTop];
+    return [event.clientX - box.left - frame.clientLeft - stage.offsetLeft,
+      event.clientY - box.top - frame.clientTop - stage.offsetTop];
   };
   const zoom = (factor, px, py) => {
     const next = Math.min(40, Math.max(1, scale * factor));
@@ -77,7 +78,10 @@ function panZoom(frame, stage, moved) {
   window.addEventListener("pointerup", () => { grip = null; });
   frame.addEventListener("pointermove", (event) => {
     if (grip) { x = event.clientX - grip[0]; y = event.clientY - grip[1]; draw(); }
-    if (moved) { const [px, py] = at(event); moved((px - x) / scale, (py - y) / scale); }
+    if (moved) {
+      const box = stage.getBoundingClientRect();
+      moved((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    }
   });
   const reset = () => { x = 0; y = 0; scale = 1; draw(); };
   frame.addEventListener("dblclick", reset);
@@ -117,8 +121,8 @@ document.querySelectorAll(".viewer").forEach((frame) => {
     return [pad(Math.floor(total / unit), 0), pad(Math.floor((total % unit) / (60 * 10 ** w)), 0),
       pad((total % (60 * 10 ** w)) / 10 ** w, w)].join(":");
   };
-  const where = (px, py) => {
-    const u = (px / stage.clientWidth) * (grid.nx - 1), v = (py / stage.clientHeight) * (grid.ny - 1);
+  const where = (right, down) => {
+    const u = right * (grid.nx - 1), v = down * (grid.ny - 1);
     const i = Math.floor(u), j = Math.floor(v);
     if (i < 0 || j < 0 || i >= grid.nx - 1 || j >= grid.ny - 1) { read.textContent = ""; return; }
     const mix = (a) => {

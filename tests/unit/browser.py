@@ -1,0 +1,41 @@
+"""Open a page in headless Chromium: what it says on the console, and how it looks to scripts."""
+
+import shutil
+import subprocess
+import tempfile
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=2000",
+)
+
+
+def chromium() -> str | None:
+    """Return the browser, or None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def dom(page, script=""):
+    """Return (the page's DOM after its scripts and `script` ran, lines of its console)."""
+    text = page.read_text(encoding="utf-8")
+    if script:
+        text = text.replace("</body>", f"<script>{script}</script></body>")
+    with tempfile.TemporaryDirectory() as profile:
+        copy = page.with_name("opened-" + page.name)
+        copy.write_text(text, encoding="utf-8")
+        done = subprocess.run(
+            [chromium(), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", f"file://{copy}"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return done.stdout, console

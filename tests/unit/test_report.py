@@ -1,0 +1,231 @@
+"""The page of a night: it says what is true, needs no network, and works in a browser."""
+
+import json
+import re
+import shutil
+
+import browser
+import numpy as np
+import pytest
+from fake_results import RMS_JY, make_results
+
+from dsa110_contimg import cli, figures, report
+from dsa110_contimg.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    made = make_results(tmp_path_factory.mktemp("fake") / "results", size=80)
+    for night in made.nights:
+        inventory = made.root / "inventory.json"
+        inventory.write_text(json.dumps(made.inventory))
+        folder = made.layout.night(night)
+        out = ["qa", str(folder), str(folder / "qa.json"), "--inventory", str(inventory)]
+        assert cli.main(out) == 0
+    log = made.root / "logs" / "image" / made.nights[1] / f"{made.groups[made.nights[1]][4]}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("\n".join(f"line {i} of the log <&>" for i in range(40)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(fake):
+    out = fake.root / "page.html"
+    night = fake.layout.night(fake.nights[1])
+    lightcurves = str(fake.layout.lightcurves())
+    assert cli.main(["report", str(night), str(out), "--lightcurves", lightcurves]) == 0
+    return out
+
+
+def test_page_holds_everything_and_asks_nothing_of_the_network(page):
+    text = page.read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']*""", text)
+    assert "url(http" not in text
+    assert "@import" not in text
+    assert "fetch(" not in text
+
+
+def test_page_tells_the_night(fake, page):
+    text = page.read_text()
+    ids = fake.groups[fake.nights[1]]
+    assert text.index("degraded") < text.index("</header>") < text.index('id="tile-table"')
+    for words in (
+        "6 of 10 tiles usable",
+        "dynamic range 12 is below 30",
+        f"{RMS_JY * 1e3:.3g}",
+        "3C454.3",
+        fake.variable,
+        "empty file",
+    ):
+        assert words in text, words
+    assert all(f'id="t{g}"' in text for g in ids)
+    # The tile that stopped shows the end of its log, escaped, and the command to repeat it.
+    assert "line 39 of the log &lt;&amp;&gt;" in text
+    assert "line 20 of" not in text
+    assert re.search(rf"\./contimg run \S*{ids[4]}\.image\.fits", text)
+
+
+def test_only_candidates_are_listed_with_light_curves(fake, page):
+    text = page.read_text()
+    section = text[text.index('id="candidates"') : text.index('id="timings"')]
+    assert section.count('class="candidate"') == 1
+    assert f"Light curve of {fake.variable}" in section
+
+
+@pytest.mark.skipif(browser.chromium() is None, reason="no chromium")
+def test_sorting_filtering_and_zooming_work_without_a_console_message(page):
+    dom, console = browser.dom(
+        page,
+        """
+        const table = document.getElementById("tile-table"), said = {};
+        const noise = () => [...table.tBodies[0].rows].map((r) => r.cells[6].dataset.v);
+        table.tHead.rows[0].cells[6].click(); said.up = noise();
+        table.tHead.rows[0].cells[6].click(); said.down = noise();
+        const state = document.querySelector("[data-filter] select");
+        state.value = "fail"; state.dispatchEvent(new Event("input"));
+        said.shown = [...table.tBodies[0].rows].filter((r) => !r.hidden).length;
+        document.querySelector("img.zoom").click();
+        said.boxes = document.querySelectorAll(".lightbox").length;
+        const view = document.querySelector(".viewer"), box = view.getBoundingClientRect();
+        view.dispatchEvent(new WheelEvent("wheel", {deltaY: -1, clientX: box.left + 50,
+          clientY: box.top + 20, cancelable: true}));
+        said.zoom = view.querySelector(".stage").style.transform;
+        document.querySelector("[data-act=reset]").click();
+        view.dispatchEvent(new PointerEvent("pointermove", {
+          clientX: box.left + box.width / 2, clientY: box.top + box.height / 2}));
+        said.where = document.querySelector("[data-viewer] output").textContent;
+        document.body.dataset.said = JSON.stringify(said);
+        """,
+    )
+    assert console == []
+    said = json.loads(re.search(r'data-said="([^"]*)"', dom)[1].replace("&quot;", '"'))
+    up = [float(v) for v in said["up"] if v]
+    down = [float(v) for v in said["down"] if v]
+    assert up == sorted(up) and down == sorted(down, reverse=True) and len(up) == 7
+    assert said["up"][-3:] == said["down"][-3:] == ["", "", ""]  # blanks stay last
+    assert said["shown"] == 2
+    assert said["boxes"] == 1
+    assert "scale(1.25)" in said["zoom"]
+    # The reference pixel, 340 deg + 4 tiles of 1.292 deg = 345.168 deg = 23:00:40.3 and +16:06:00,
+    # lies half a pixel (72 arcsec) right of and above the centre of the strip.
+    where = re.fullmatch(r"RA 23:00:(\d\d\.\d)  Dec \+16:(\d\d):(\d\d)", said["where"])
+    assert float(where[1]) == pytest.approx(40.3 + 72 / 15 / np.cos(np.radians(16.1)), abs=3)
+    assert 60 * int(where[2]) + int(where[3]) == pytest.approx(360 - 72, abs=30)
+
+
+def test_a_missing_or_broken_product_leaves_a_note_not_a_crash(fake, tmp_path):
+    night = fake.nights[0]
+    copy = tmp_path / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    (copy / "mosaic.fits").write_bytes(b"not a FITS file")
+    shutil.rmtree(next(copy.glob("groups/*/*.bcal")))
+    shutil.rmtree(copy / ".thumbnails", ignore_errors=True)
+    text = report.build_night(copy)
+    assert "not a readable FITS image" in text
+    assert ".bcal could not be drawn" in text
+
+
+def test_an_empty_night_has_a_page(tmp_path):
+    night = tmp_path / "nights" / "2026-02-01"
+    night.mkdir(parents=True)
+    assert "the night has no data" in report.build_night(night)
+
+
+def test_absent_night_is_one_plain_line(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        report.build_night(tmp_path / "2026-02-01")
+
+
+def test_thumbnails_are_kept_and_follow_their_image(fake, tmp_path):
+    night = fake.nights[0]
+    copy = tmp_path / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    group = fake.groups[night][0]
+    tiles = [{"group": group}]
+    report.thumbnails(copy, tiles)
+    first = tiles[0]["thumbnail"]
+    kept = next((copy / ".thumbnails").glob(f"{group}-*.jpg"))
+    stamp = kept.stat().st_ino
+    report.thumbnails(copy, tiles)
+    assert tiles[0]["thumbnail"] == first
+    assert kept.stat().st_ino == stamp
+    other = fake.layout.group(fake.groups[night][1], "image.fits")
+    shutil.copyfile(other, copy / "groups" / group / f"{group}.image.fits")
+    report.thumbnails(copy, tiles)
+    assert tiles[0]["thumbnail"]["uri"] != first["uri"]
+
+
+# --- numbers behind the figures -------------------------------------------------------------------
+
+
+def test_shrink_keeps_point_sources_and_blanks():
+    data = np.zeros((100, 230), np.float32)
+    data[57, 123] = 5.0
+    data[:20, :20] = np.nan
+    small = figures.shrink(data, 23)
+    assert small.shape == (10, 23)
+    assert small[5, 12] == 5.0 and np.nansum(small) == 5.0
+    assert np.isnan(small[:2, :2]).all() and np.isnan(small).sum() == 4
+
+
+def test_stretch_puts_noise_and_sources_on_one_monotonic_scale():
+    rng = np.random.default_rng(3)
+    data = rng.normal(0, 1, (200, 200))
+    data[10, 10], data[20, 20], data[0, 0] = 10.0, 30.0, np.nan
+    grey, low, high = figures.stretch(data)
+    assert grey[20, 20] < grey[10, 10] < np.median(grey) < 255  # dark is bright sky
+    assert grey[0, 0] == 235
+    assert low == pytest.approx(-2, abs=0.1) and high == pytest.approx(40, rel=0.05)
+
+
+def test_solutions_are_read_in_order_of_frequency_and_antenna(fake):
+    from casacore import tables
+
+    path = fake.layout.group(fake.groups[fake.nights[0]][0], "bcal")
+    solutions = figures.read_solutions(path)
+    assert solutions.values.shape == (1, 24, 96, 2)
+    assert (np.diff(solutions.freq_hz) > 0).all()
+    assert np.ma.getmaskarray(solutions.values)[0, 3].all()  # the dead antenna
+    with tables.table(str(path), ack=False) as table:
+        truth = table.getcell("CPARAM", 7)
+    assert np.allclose(solutions.values[0, 7].data[40], truth[40])
+    assert solutions.antennas[7] == "8"
+
+
+def test_an_antenna_that_stands_out_is_named():
+    rng = np.random.default_rng(1)
+    curves = np.ma.masked_array(rng.normal(1, 0.01, (30, 64)))
+    curves[11] *= 1.5
+    assert figures._outliers(curves) == [11]
+
+
+def test_right_ascensions_lose_their_jump_at_zero():
+    assert np.allclose(figures.unwrap_ra([359.0, 0.0, 1.0]) % 360, [359, 0, 1])
+    assert np.ptp(figures.unwrap_ra([359.0, 0.0, 1.0])) == pytest.approx(2)
+
+
+def test_offsets_from_the_catalogue_are_measured_in_the_mosaic(fake):
+    night = fake.layout.night(fake.nights[0])
+    rows = report.read_photometry(night / "photometry.csv")
+    honest, _ = report.measured_offsets(night, rows)
+    assert len(honest) > 5
+    assert np.abs(np.median(honest, axis=0)).max() < 5  # beam 420 arcsec
+    shifted = [r | {"dec_deg": r["dec_deg"] - 20 / 3600} for r in rows]
+    moved, _ = report.measured_offsets(night, shifted)
+    assert np.median(moved - honest, axis=0) == pytest.approx([0, 20], abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("ra", "text"), [(0.0, "00h00m"), (345.2, "23h01m"), (359.99, "00h00m"), (None, "–")]
+)
+def test_hours_and_minutes(ra, text):
+    assert report.hms(ra) == text
+
+
+def test_flux_in_words():
+    assert [report.mjy(v) for v in (0.00041234, 1.5, None, float("nan"))] == [
+        "0.412",
+        "1500",
+        "–",
+        "–",
+    ]
