@@ -1,0 +1,789 @@
+"""SQLite index of all products, derived from their sidecars and tables.
+
+The index answers questions ("which measurements of this source", "what was made with this
+calibration"); nothing reads it to decide what to do. It is always rebuilt from what lies on disk,
+under a temporary name, and replaces the old one when it is whole, so readers never see half of it.
+
+Every column is described once, in `TABLES`: the statements that create the tables, the table
+``columns`` inside the index, and the documentation all come from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime as dt
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+from .products import NIGHT, group_mjd, night_of, replacing
+from .qa import judge_night, load_night, read_json
+
+__all__ = ["SCHEMA_VERSION", "TABLES", "build_index", "lineage", "open_index", "recall"]
+
+#: Raised whenever a table or column changes its name or meaning.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: declaration for SQLite, unit and meaning for people."""
+
+    name: str
+    declaration: str
+    unit: str
+    meaning: str
+
+
+def _columns(text: str) -> list[Column]:
+    """Parse lines of ``name | declaration | unit | meaning``."""
+    rows = ([cell.strip() for cell in line.split("|")] for line in text.strip().splitlines())
+    return [Column(*row) for row in rows]
+
+
+#: Table -> (what a row is, columns, indices).
+TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
+    "meta": (
+        "facts about the index itself",
+        _columns("""
+            key   | TEXT PRIMARY KEY | | schema_version, created_utc, results
+            value | TEXT NOT NULL    | | its value
+        """),
+        [],
+    ),
+    "columns": (
+        "this documentation",
+        _columns("""
+            table_name  | TEXT NOT NULL | | table
+            column_name | TEXT NOT NULL | | column; empty for the table itself
+            unit        | TEXT NOT NULL | | unit, empty where there is none
+            meaning     | TEXT NOT NULL | | what it holds
+        """),
+        [],
+    ),
+    "qa": (
+        "one night with its verdict",
+        _columns("""
+            night            | TEXT PRIMARY KEY | | UTC day, YYYY-MM-DD
+            verdict          | TEXT NOT NULL    | | clean, degraded or failed
+            summary          | TEXT NOT NULL    | | the night in one sentence
+            reasons          | TEXT NOT NULL    | | JSON list: why it is not clean
+            n_groups         | INTEGER NOT NULL | | groups known
+            n_usable         | INTEGER NOT NULL | | tiles that passed, with or without warning
+            flux_ratio       | REAL             | | median of measured over catalogue flux
+            flux_ratio_error | REAL             | | standard error of that median
+            completeness     | REAL | | share detected of the sources expected above 10 sigma
+            real_time_factor | REAL             | | time observed over time spent, median tile
+        """),
+        [],
+    ),
+    "groups": (
+        "one 309 s group of subband files",
+        _columns("""
+            group_id         | TEXT PRIMARY KEY | | UTC start, YYYYMMDDTHHMMSS
+            night            | TEXT NOT NULL REFERENCES qa(night) | | night it belongs to
+            start_mjd        | REAL NOT NULL | d   | UTC start
+            state            | TEXT NOT NULL |     | pass, warn, fail, missing (no image) or waiting
+            stage            | TEXT NOT NULL |     | last stage of the chain that was reached
+            reasons          | TEXT NOT NULL |     | JSON list: why the state is not pass
+            ra_deg           | REAL          | deg | phase centre, ICRS
+            dec_deg          | REAL          | deg | phase centre, ICRS
+            n_subbands       | INTEGER       |     | subbands present, of 16
+            flagged_fraction | REAL          |     | share of flagged visibilities after conversion
+        """),
+        ["night", "start_mjd"],
+    ),
+    "calibrations": (
+        "the solutions from one calibrator transit",
+        _columns("""
+            group_id   | TEXT PRIMARY KEY REFERENCES groups(group_id) | | group they were solved on
+            calibrator | TEXT          |   | name of the calibrator
+            start_mjd  | REAL NOT NULL | d | UTC start of that group
+            verdict    | TEXT NOT NULL |   | pass, warn, fail; absent: only its users are left
+            reasons    | TEXT NOT NULL |   | JSON list: why it is not pass
+            figures    | TEXT NOT NULL |   | JSON: figures of merit of each table
+        """),
+        ["start_mjd"],
+    ),
+    "images": (
+        "the image of one tile",
+        _columns("""
+            group_id          | TEXT PRIMARY KEY REFERENCES groups(group_id) | | its group
+            path              | TEXT NOT NULL |        | below the results folder
+            verdict           | TEXT NOT NULL |        | pass, warn or fail
+            calibration_id    | TEXT REFERENCES calibrations(group_id) | | calibration applied
+            borrowed          | INTEGER NOT NULL |     | 1: of another night or strip
+            rms_jy            | REAL | Jy/beam         | noise, before correction for the beam
+            thermal_jy        | REAL | Jy/beam         | noise expected from the visibilities
+            peak_jy           | REAL | Jy/beam         | brightest pixel
+            dynamic_range     | REAL |                 | peak over noise
+            beam_major_arcsec | REAL | arcsec          | restoring beam, FWHM
+            beam_minor_arcsec | REAL | arcsec          | restoring beam, FWHM
+            beam_pa_deg       | REAL | deg             | restoring beam, north through east
+            flux_ratio        | REAL |                 | median of measured over catalogue flux
+            created_utc       | TEXT |                 | when it was made
+        """),
+        ["calibration_id"],
+    ),
+    "mosaics": (
+        "a mosaic of an hour or a night",
+        _columns("""
+            mosaic_id   | TEXT PRIMARY KEY | | <night>/mosaic or <night>/mosaic_<HH>
+            night       | TEXT NOT NULL REFERENCES qa(night) | | its night
+            path        | TEXT NOT NULL | | below the results folder
+            verdict     | TEXT NOT NULL | | pass, warn or fail
+            reasons     | TEXT NOT NULL | | JSON list: why it is not pass
+            n_inputs    | INTEGER NOT NULL | | images that it was made from
+            figures     | TEXT NOT NULL | | JSON: figures of merit
+            created_utc | TEXT          | | when it was made
+        """),
+        ["night"],
+    ),
+    "sources": (
+        "a catalogue source that was measured at least once",
+        _columns("""
+            source_id | TEXT PRIMARY KEY |     | as in the reference catalogue
+            name      | TEXT NOT NULL    |     | IAU style name
+            ra_deg    | REAL NOT NULL    | deg | ICRS
+            dec_deg   | REAL NOT NULL    | deg | ICRS
+            n         | INTEGER          |     | measurements in the light curve
+            eta       | REAL             |     | weighted reduced chi2 about the weighted mean
+            v         | REAL             |     | standard deviation over mean
+            mean_flux_jy | REAL          | Jy  | weighted mean flux
+        """),
+        ["name", "dec_deg, ra_deg", "eta"],
+    ),
+    "measurements": (
+        "one flux of one source in one image, detected or not; either group_id or mosaic_id is set",
+        _columns("""
+            source_id       | TEXT NOT NULL REFERENCES sources(source_id) | | source
+            group_id        | TEXT REFERENCES images(group_id) | | tile it was measured on
+            mosaic_id       | TEXT REFERENCES mosaics(mosaic_id) | | or mosaic
+            mjd             | REAL | d  | UTC, mean time of the data
+            flux_jy         | REAL | Jy | corrected for the primary beam
+            flux_err_jy     | REAL | Jy | standard error
+            local_rms_jy    | REAL | Jy | local noise, corrected for the primary beam
+            snr             | REAL |    | flux over its error
+            upper_limit_jy  | REAL | Jy | where not detected
+            catalog_flux_jy | REAL | Jy | of the catalogue, at the frequency of the image
+            pb              | REAL |    | primary beam response
+            flags           | TEXT |    | words; empty for a good measurement
+        """),
+        ["source_id, mjd", "group_id", "mosaic_id"],
+    ),
+    "candidates": (
+        "a source that passes the thresholds for variability",
+        _columns("""
+            source_id | TEXT PRIMARY KEY REFERENCES sources(source_id) | | source
+            rank      | INTEGER NOT NULL | | 1 is the most variable
+            figures   | TEXT NOT NULL    | | JSON: its row of candidates.csv
+        """),
+        [],
+    ),
+    "products": (
+        "anything that has a sidecar",
+        _columns("""
+            path        | TEXT PRIMARY KEY | | below the results folder
+            night       | TEXT          | | its night; none for light curves
+            group_id    | TEXT          | | its group, if any
+            step        | TEXT          | | step that made it
+            verdict     | TEXT          | | pass, warn or fail
+            created_utc | TEXT          | | when it was made
+            seconds     | REAL          | | time it took, s
+            reasons     | TEXT NOT NULL | | JSON list
+            qa          | TEXT NOT NULL | | JSON: figures of merit
+            parameters  | TEXT NOT NULL | | JSON: options
+            tools       | TEXT NOT NULL | | JSON: versions
+            commands    | TEXT NOT NULL | | JSON: external programs as run
+        """),
+        ["step, verdict", "group_id"],
+    ),
+    "inputs": (
+        "what a product was made from",
+        _columns("""
+            product    | TEXT NOT NULL REFERENCES products(path) | | product
+            input      | TEXT NOT NULL | | path below the results folder, else as given
+            size_bytes | INTEGER       | B | size when it was read
+            mtime_utc  | TEXT          |   | modification time when it was read
+            sha256     | TEXT          |   | checksum, of small files
+        """),
+        ["product", "input"],
+    ),
+}
+
+
+def statements() -> list[str]:
+    """Return the SQL that creates the tables, with their documentation as comments."""
+    out = []
+    for table, (what, columns, _) in TABLES.items():
+        width = max(len(c.name) for c in columns)
+        lines = []
+        for i, c in enumerate(columns):
+            comma = "," if i < len(columns) - 1 else ""
+            unit = f" ({c.unit})" if c.unit else ""
+            lines.append(f"  {c.name:<{width}} {c.declaration}{comma} -- {c.meaning}{unit}")
+        body = "\n".join(lines)
+        out.append(f"CREATE TABLE {table} ( -- {what}\n{body}\n)")
+    return out
+
+
+def index_statements() -> list[str]:
+    """Return the SQL that creates the indices; run after the rows are in, when it is fastest."""
+    return [
+        f"CREATE INDEX {table}_{re.sub(r', *', '_', columns)} ON {table} ({columns})"
+        for table, (_, _, indices) in TABLES.items()
+        for columns in indices
+    ]
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def below(path: str) -> str:
+    """Return a path as the index knows it: below the results folder, whatever stood before.
+
+    Sidecars hold paths as the step was given them, relative or absolute, and results may have moved
+    since. Paths that are no products come back as they are.
+    """
+    match = re.search(rf"(?:^|/)(nights/{NIGHT}/.+|lightcurves/[^/]+)$", path)
+    return match[1] if match else path
+
+
+def sidecars(results: Path) -> Iterator[tuple[str, dict]]:
+    """Yield every product's path below the results folder, with its sidecar."""
+    folders = [
+        *sorted(p for p in (results / "nights").glob("*") if re.fullmatch(NIGHT, p.name)),
+        results / "lightcurves",
+    ]
+    for folder in folders:
+        paths = (
+            *folder.glob("*.json"),
+            *(p for g in sorted(folder.glob("groups/*")) for p in g.glob("*.json")),
+        )
+        for path in sorted(paths):
+            content = read_json(path)
+            if content and "step" in content and not path.name.startswith("."):
+                yield str(path.relative_to(results)).removesuffix(".json"), content
+
+
+def _product_rows(results: Path) -> Iterator[tuple[dict, list[dict]]]:
+    """Yield the row of every product and the rows of its inputs."""
+    for path, content in sidecars(results):
+        night = re.match(rf"nights/({NIGHT})/", path)
+        group = re.match(rf"nights/{NIGHT}/groups/([^/]+)/", path)
+        timings = content.get("timings_s") or {}
+        yield (
+            {
+                "path": path,
+                "night": night and night[1],
+                "group_id": group and group[1],
+                "step": content.get("step"),
+                "verdict": content.get("verdict"),
+                "created_utc": content.get("created_utc"),
+                "seconds": timings.get("total", sum(timings.values()) if timings else None),
+                "reasons": _json(content.get("reasons", [])),
+                "qa": _json(content.get("qa", {})),
+                "parameters": _json(content.get("parameters", {})),
+                "tools": _json(content.get("tools", {})),
+                "commands": _json(content.get("commands", [])),
+            },
+            [
+                {
+                    "product": path,
+                    "input": below(entry["path"]),
+                    "size_bytes": entry.get("size_bytes"),
+                    "mtime_utc": entry.get("mtime_utc"),
+                    "sha256": entry.get("sha256"),
+                }
+                for entry in content.get("inputs", [])
+            ],
+        )
+
+
+def _float(text: str | None) -> float | None:
+    """Return a number; None for blanks and NaN, which SQLite would not keep apart."""
+    try:
+        number = float(text or "nan")
+    except ValueError:
+        return None
+    return number if number == number else None
+
+
+_NUMBERS = (
+    "mjd",
+    "flux_jy",
+    "flux_err_jy",
+    "local_rms_jy",
+    "snr",
+    "upper_limit_jy",
+    "catalog_flux_jy",
+    "pb",
+)
+
+
+def _measurements(
+    path: Path, group: str | None, mosaic: str | None, known: set[str]
+) -> Iterator[tuple[dict | None, dict]]:
+    """Yield (row of the source if it is new, row of the measurement) of a photometry table."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            source = row["source_id"]
+            new = None
+            if source not in known:
+                known.add(source)
+                new = {
+                    "source_id": source,
+                    "name": row.get("name") or source,
+                    "ra_deg": _float(row["ra_deg"]),
+                    "dec_deg": _float(row["dec_deg"]),
+                }
+            yield (
+                new,
+                {
+                    "source_id": source,
+                    "group_id": group,
+                    "mosaic_id": mosaic,
+                    "flags": row.get("flags") or "",
+                }
+                | {name: _float(row.get(name)) for name in _NUMBERS},
+            )
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows, ten thousand at a time; absent columns stay null."""
+    names = [c.name for c in TABLES[table][1]]
+    sql = f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})"
+    db.executemany(sql, (tuple(row.get(n) for n in names) for row in rows))
+
+
+def build_index(results: Path, out: Path) -> dict[str, int]:
+    """Build the index from nothing.
+
+    Parameters
+    ----------
+    results : Path
+        Results folder.
+    out : Path
+        ``index.sqlite``; replaced when the new one is whole.
+
+    Returns
+    -------
+    dict
+        Number of rows of each table.
+
+    Raises
+    ------
+    DataError
+        If the folder is absent.
+    """
+    results = Path(results)
+    if not results.is_dir():
+        raise DataError(f"{results}: no such folder; give the results folder")
+    with replacing(out) as temporary:
+        db = sqlite3.connect(temporary)
+        try:
+            # The file is thrown away unless it is finished: no journal, no waiting for the disk.
+            db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+            for sql in statements():
+                db.execute(sql)
+            _fill(db, results)
+            for sql in index_statements():
+                db.execute(sql)
+            db.execute("ANALYZE")
+            db.commit()
+            broken = db.execute("PRAGMA foreign_key_check").fetchmany(3)
+            if broken:
+                raise DataError(f"{out}: rows without their parent: {broken}; this is a bug")
+            return {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
+        finally:
+            db.close()
+
+
+def _fill(db: sqlite3.Connection, results: Path) -> None:
+    """Insert all rows, parents before children."""
+    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    facts = {"schema_version": SCHEMA_VERSION, "created_utc": now, "results": results.resolve()}
+    _insert(db, "meta", ({"key": k, "value": str(v)} for k, v in facts.items()))
+    for table, (what, columns, _) in TABLES.items():
+        documented = [Column("", "", "", what), *columns]
+        _insert(
+            db,
+            "columns",
+            (
+                {"table_name": table, "column_name": c.name, "unit": c.unit, "meaning": c.meaning}
+                for c in documented
+            ),
+        )
+    nights = sorted(p for p in (results / "nights").glob("*") if re.fullmatch(NIGHT, p.name))
+    known: set[str] = set()
+    solved: set[str] = set()
+    for folder in nights:
+        _night(db, folder, _judged(folder), solved)
+    for folder in nights:  # tiles may use a calibration of any night
+        _images(db, folder, _judged(folder), known, solved)
+    for product, inputs in _product_rows(results):
+        _insert(db, "products", [product])
+        _insert(db, "inputs", inputs)
+    _variability(db, results / "lightcurves", known)
+
+
+def _judged(folder: Path) -> dict:
+    """Return the verdict on a night, made now where it was not yet written."""
+    return read_json(folder / "qa.json") or judge_night(folder)
+
+
+def _night(db: sqlite3.Connection, folder: Path, judged: dict, solved: set[str]) -> None:
+    """Insert a night, its groups and its calibrations."""
+    night = folder.name
+    counts, scale = judged["counts"], judged["flux_scale"]
+    _insert(
+        db,
+        "qa",
+        [
+            {
+                "night": night,
+                "verdict": judged["verdict"],
+                "summary": judged["summary"],
+                "reasons": _json(judged["reasons"]),
+                "n_groups": counts["groups"],
+                "n_usable": counts["pass"] + counts["warn"],
+                "flux_ratio": scale["median_ratio"],
+                "flux_ratio_error": scale["median_error"],
+                "completeness": scale["completeness"],
+                "real_time_factor": judged["timings"]["real_time_factor"],
+            }
+        ],
+    )
+    _insert(
+        db,
+        "groups",
+        (
+            t | {"group_id": t["group"], "night": night, "reasons": _json(t["reasons"])}
+            for t in judged["tiles"]
+        ),
+    )
+    _insert(
+        db,
+        "calibrations",
+        (
+            c
+            | {
+                "group_id": c["group"],
+                "reasons": _json(c["reasons"]),
+                "figures": _json(c["tables"]),
+            }
+            for c in judged["calibrations"]
+        ),
+    )
+    solved |= {c["group"] for c in judged["calibrations"]}
+
+
+def _images(
+    db: sqlite3.Connection, folder: Path, judged: dict, known: set[str], solved: set[str]
+) -> None:
+    """Insert the images and mosaics of a night, and the measurements on them."""
+    night, found = folder.name, load_night(folder)
+    for tile in judged["tiles"]:
+        image = found["groups"].get(tile["group"], {}).get("image.fits")
+        if image is None:
+            continue
+        if tile["calibration"] and tile["calibration"] not in solved:
+            _stub(db, tile["calibration"], solved)
+        _image(db, folder, tile, image, known)
+    for name, content in found["mosaics"].items():
+        mosaic = f"{night}/{name.removesuffix('.fits')}"
+        _insert(
+            db,
+            "mosaics",
+            [
+                {
+                    "mosaic_id": mosaic,
+                    "night": night,
+                    "path": f"nights/{night}/{name}",
+                    "verdict": content.get("verdict", "fail"),
+                    "reasons": _json(content.get("reasons", [])),
+                    "n_inputs": len(content.get("inputs", [])),
+                    "figures": _json(content.get("qa", {})),
+                    "created_utc": content.get("created_utc"),
+                }
+            ],
+        )
+        if name == "mosaic.fits" and (folder / "photometry.csv").exists():
+            _photometry(db, _measurements(folder / "photometry.csv", None, mosaic, known))
+
+
+def _stub(db: sqlite3.Connection, group: str, solved: set[str]) -> None:
+    """Insert a calibration that tiles refer to but that is not (or not yet) among the nights."""
+    night, start = night_of(group), group_mjd(group)
+    nothing = {"reasons": "[]", "start_mjd": start, "group_id": group, "night": night}
+    db.execute(
+        "INSERT OR IGNORE INTO qa (night, verdict, summary, reasons, n_groups, n_usable)"
+        " VALUES (?, 'absent', '', '[]', 0, 0)",
+        [night],
+    )
+    db.execute(
+        "INSERT OR IGNORE INTO groups (group_id, night, start_mjd, state, stage, reasons)"
+        " VALUES (?, ?, ?, 'absent', '', '[]')",
+        [group, night, start],
+    )
+    _insert(db, "calibrations", [nothing | {"verdict": "absent", "figures": "{}"}])
+    solved.add(group)
+
+
+def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: dict, known: set[str]) -> None:
+    """Insert the image of a tile and the measurements on it."""
+    group = tile["group"]
+    _insert(
+        db,
+        "images",
+        [
+            tile
+            | {
+                "group_id": group,
+                "path": f"nights/{folder.name}/groups/{group}/{group}.image.fits",
+                "verdict": image.get("verdict", "fail"),
+                "calibration_id": tile["calibration"],
+                "borrowed": int(tile["borrowed"]),
+                "flux_ratio": tile["flux_scale"]["median_ratio"],
+                "created_utc": image.get("created_utc"),
+            }
+        ],
+    )
+    table = folder / "groups" / group / f"{group}.photometry.csv"
+    if table.exists():
+        _photometry(db, _measurements(table, group, None, known))
+
+
+def _photometry(db: sqlite3.Connection, rows: Iterator[tuple[dict | None, dict]]) -> None:
+    new: list[dict] = []
+
+    def measurements() -> Iterator[dict]:
+        for source, measurement in rows:
+            if source:
+                new.append(source)
+            yield measurement
+
+    _insert(db, "measurements", measurements())
+    _insert(db, "sources", new)
+
+
+def _variability(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
+    """Add the statistics of the light curves to their sources, and the candidates."""
+    for row in _read_csv(folder / "variability.csv"):
+        db.execute(
+            "UPDATE sources SET n = ?, eta = ?, v = ?, mean_flux_jy = ? WHERE source_id = ?",
+            [
+                _float(row.get("n")),
+                _float(row.get("eta")),
+                _float(row.get("v")),
+                _float(row.get("mean_flux_jy")),
+                row["source_id"],
+            ],
+        )
+    candidates = [r for r in _read_csv(folder / "candidates.csv") if r["source_id"] in known]
+    _insert(
+        db,
+        "candidates",
+        (
+            {"source_id": r["source_id"], "rank": i, "figures": _json(r)}
+            for i, r in enumerate(candidates, 1)
+        ),
+    )
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+def open_index(path: Path) -> sqlite3.Connection:
+    """Open an index read-only.
+
+    Raises
+    ------
+    DataError
+        If it is absent or of another schema.
+    """
+    if not Path(path).exists():
+        raise DataError(f"{path}: no index; make it with: contimg index RESULTS {path}")
+    db = sqlite3.connect(f"file:{Path(path).resolve()}?mode=ro", uri=True)
+    try:
+        found = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path}: no readable index ({error}); make it again") from None
+    if found is None or int(found[0]) != SCHEMA_VERSION:
+        raise DataError(f"{path}: schema {found and found[0]}, not {SCHEMA_VERSION}; make it again")
+    db.row_factory = sqlite3.Row
+    return db
+
+
+_UP = """
+WITH RECURSIVE chain(path, depth) AS (
+  SELECT ?, 0
+  UNION
+  SELECT inputs.input, chain.depth + 1 FROM inputs JOIN chain ON inputs.product = chain.path
+)
+SELECT chain.path, min(chain.depth) AS depth, products.step, products.verdict, products.created_utc
+FROM chain LEFT JOIN products ON products.path = chain.path
+GROUP BY chain.path ORDER BY depth, chain.path
+"""
+_DOWN = """
+WITH RECURSIVE chain(path, depth) AS (
+  SELECT ?, 0
+  UNION
+  SELECT inputs.product, chain.depth + 1 FROM inputs JOIN chain ON inputs.input = chain.path
+)
+SELECT chain.path, min(chain.depth) AS depth, products.step, products.verdict, products.created_utc
+FROM chain LEFT JOIN products ON products.path = chain.path
+GROUP BY chain.path ORDER BY depth, chain.path
+"""
+
+
+def lineage(db: sqlite3.Connection, product: str) -> list[dict]:
+    """Return everything a product was made from, directly or not, down to the raw files.
+
+    Parameters
+    ----------
+    db : sqlite3.Connection
+        As `open_index` gives it.
+    product : str
+        Path of a product, in any form.
+
+    Returns
+    -------
+    list of dict
+        ``path``, ``depth`` (0 is the product itself), ``step``, ``verdict``, ``created_utc``.
+    """
+    return [dict(row) for row in db.execute(_UP, [_known(db, product)])]
+
+
+def recall(db: sqlite3.Connection, path: str) -> list[dict]:
+    """Return everything that was made with a file (raw file, table, image), directly or not."""
+    return [dict(row) for row in db.execute(_DOWN, [_known(db, path)])]
+
+
+def _known(db: sqlite3.Connection, path: str) -> str:
+    """Return a path as the index has it; a bare name will do where it is the only one."""
+    path = below(path)
+    either = "SELECT path FROM products UNION SELECT input FROM inputs"
+    if db.execute(f"SELECT 1 FROM ({either}) WHERE path = ?", [path]).fetchone():
+        return path
+    found = db.execute(
+        f"SELECT path FROM ({either}) WHERE path LIKE ? ORDER BY path LIMIT 2", [f"%/{path}"]
+    ).fetchall()
+    if len(found) == 1:
+        return found[0][0]
+    what = "more than one product has that name" if found else "no product and no input"
+    raise DataError(f"{path}: {what}; give its path below the results folder")
+
+
+def measurement_product(db: sqlite3.Connection, source: str, epoch: str) -> str:
+    """Return the photometry table that holds a measurement.
+
+    Parameters
+    ----------
+    db : sqlite3.Connection
+        Index.
+    source : str
+        ``source_id`` or name.
+    epoch : str
+        Group id, night, or MJD (the nearest measurement within a minute).
+    """
+    rows = db.execute(
+        "SELECT m.group_id, m.mosaic_id, m.mjd FROM measurements m JOIN sources s"
+        " ON s.source_id = m.source_id WHERE s.source_id = ?1 OR s.name = ?1 ORDER BY m.mjd",
+        [source],
+    ).fetchall()
+    if not rows:
+        raise DataError(f"{source}: no such source in the index")
+    for row in rows:
+        night = (row["mosaic_id"] or "").split("/")[0]
+        near = (mjd := _float(epoch)) is not None and row["mjd"] is not None
+        if epoch in (row["group_id"], night) or (near and abs(row["mjd"] - mjd) < 1 / 1440):
+            if row["group_id"]:
+                group = row["group_id"]
+                return f"nights/{night_of(group)}/groups/{group}/{group}.photometry.csv"
+            return f"nights/{night}/photometry.csv"
+    raise DataError(f"{source}: no measurement at {epoch}; give a group id, a night or an MJD")
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``index``."""
+    parser = argparse.ArgumentParser(prog="contimg index", description=__doc__.split("\n")[0])
+    parser.add_argument("results", type=Path, help="results folder")
+    parser.add_argument("out", type=Path, help="index.sqlite to write")
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Build the index."""
+    rows = build_index(args.results, args.out)
+    shown = ("groups", "calibrations", "images", "mosaics", "sources", "measurements", "candidates")
+    print(f"{args.out}: " + ", ".join(f"{rows[t]} {t}" for t in shown))
+    return 0
+
+
+def _question_parser(name: str, text: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"contimg {name}", description=text)
+    parser.add_argument("index", type=Path, help="index.sqlite")
+    parser.add_argument("path", help="a product or input, or a source (with an epoch)")
+    if name == "lineage":
+        parser.add_argument("epoch", nargs="?", help="of a source: group id, night or MJD")
+    return parser
+
+
+def lineage_argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``lineage``."""
+    return _question_parser("lineage", "Show what a product or a light-curve point was made from.")
+
+
+def recall_argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``recall``."""
+    return _question_parser("recall", "Show everything that was made with a file.")
+
+
+def _show(rows: list[dict]) -> int:
+    for row in rows:
+        about = " ".join(filter(None, (row["step"], row["verdict"], row["created_utc"])))
+        print(f"{'  ' * row['depth']}{row['path']}" + (f"  [{about}]" if about else ""))
+    return 0
+
+
+def lineage_main(args: argparse.Namespace) -> int:
+    """Show what a product or a light-curve point was made from."""
+    db = open_index(args.index)
+    path = measurement_product(db, args.path, args.epoch) if args.epoch else args.path
+    return _show(lineage(db, path))
+
+
+def recall_main(args: argparse.Namespace) -> int:
+    """Show everything that was made with a file."""
+    return _show(recall(open_index(args.index), args.path))
+
+
+PARSERS = {
+    "index": (argparser, main),
+    "lineage": (lineage_argparser, lineage_main),
+    "recall": (recall_argparser, recall_main),
+}

@@ -1,0 +1,183 @@
+"""The index holds what the products say, no more and no less."""
+
+import csv
+import json
+import shutil
+import sqlite3
+
+import pytest
+from fake_results import make_results
+
+from dsa110_contimg import cli, index
+from dsa110_contimg.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("fake") / "results", size=32, tables=False)
+
+
+@pytest.fixture(scope="module")
+def db(fake):
+    out = fake.root / "index.sqlite"
+    assert cli.main(["index", str(fake.root), str(out)]) == 0
+    return index.open_index(out)
+
+
+def one(db, sql, *values):
+    return db.execute(sql, values).fetchone()[0]
+
+
+def rows_of(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_measurement_on_disk_is_in_it_once(fake, db):
+    tables = [*fake.root.glob("nights/*/groups/*/*.photometry.csv")]
+    tables += fake.root.glob("nights/*/photometry.csv")
+    truth = [row for table in tables for row in rows_of(table)]
+    assert one(db, "SELECT count(*) FROM measurements") == len(truth)
+    total = sum(float(r["flux_jy"]) for r in truth)
+    assert one(db, "SELECT sum(flux_jy) FROM measurements") == pytest.approx(total)
+    limits = sum(bool(r["upper_limit_jy"]) for r in truth)
+    assert one(db, "SELECT count(upper_limit_jy) FROM measurements") == limits
+    assert one(db, "SELECT count(*) FROM sources") == len({r["source_id"] for r in truth})
+
+
+def test_every_group_image_and_product_is_in_it(fake, db):
+    images = list(fake.root.glob("nights/*/groups/*/*.image.fits.json"))
+    assert one(db, "SELECT count(*) FROM images") == len(images)
+    assert one(db, "SELECT count(*) FROM groups") == len(list(fake.root.glob("nights/*/groups/*")))
+    assert one(db, "SELECT count(*) FROM images WHERE verdict = 'fail'") == 1
+    cards = [p for p in fake.root.rglob("*.json") if "step" in json.loads(p.read_text())]
+    assert one(db, "SELECT count(*) FROM products") == len(cards)
+    chosen = one(db, "SELECT DISTINCT calibration_id FROM images WHERE group_id LIKE '20260121%'")
+    assert chosen == fake.groups[fake.nights[0]][0]
+
+
+def test_the_variable_source_is_the_first_candidate(fake, db):
+    assert one(db, "SELECT source_id FROM candidates WHERE rank = 1") == fake.variable
+    assert one(db, "SELECT max(eta) FROM sources") == one(
+        db, "SELECT eta FROM sources WHERE source_id = ?", fake.variable
+    )
+
+
+def test_foreign_keys_hold_and_every_column_is_documented(db):
+    assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    for table in index.TABLES:
+        names = [r["name"] for r in db.execute(f"PRAGMA table_info({table})")]
+        documented = db.execute(
+            "SELECT column_name, meaning FROM columns WHERE table_name = ? AND column_name != ''",
+            [table],
+        ).fetchall()
+        assert names == [r["column_name"] for r in documented]
+        assert all(r["meaning"] for r in documented)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM measurements WHERE source_id = 'x' ORDER BY mjd",
+        "SELECT * FROM measurements WHERE group_id = 'x'",
+        "SELECT * FROM images WHERE calibration_id = 'x'",
+        "SELECT * FROM inputs WHERE input = 'x'",
+        "SELECT * FROM sources WHERE name = 'x'",
+    ],
+)
+def test_common_questions_use_an_index(db, sql):
+    plan = " ".join(r["detail"] for r in db.execute("EXPLAIN QUERY PLAN " + sql))
+    assert "USING INDEX" in plan and "SCAN" not in plan and "TEMP B-TREE" not in plan
+
+
+def test_rebuilding_gives_the_same_rows_and_replaces_the_file_whole(fake, db, tmp_path):
+    out = tmp_path / "index.sqlite"
+    out.write_bytes(b"an old index")
+    index.build_index(fake.root, out)
+    again = index.open_index(out)
+    for table in index.TABLES:
+        if table != "meta":
+            both = [
+                sorted(map(repr, map(tuple, d.execute(f"SELECT * FROM {table}"))))
+                for d in (db, again)
+            ]
+            assert both[0] == both[1], table
+    assert [p.name for p in tmp_path.iterdir()] == ["index.sqlite"]
+
+
+def test_a_failed_build_leaves_the_old_index(fake, tmp_path, monkeypatch):
+    out = tmp_path / "index.sqlite"
+    index.build_index(fake.root, out)
+    before = out.read_bytes()
+    monkeypatch.setattr(index, "_variability", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        index.build_index(fake.root, out)
+    assert out.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["index.sqlite"]
+
+
+def test_a_borrowed_calibration_whose_night_is_gone_is_kept_as_absent(fake, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(fake.root / "nights" / fake.nights[0], results / "nights" / fake.nights[0])
+    elsewhere = "20251224T010203"
+    for path in results.rglob("*.calibration.json"):
+        path.write_text(json.dumps({"chosen": elsewhere, "borrowed": True, "reasons": []}))
+    index.build_index(results, tmp_path / "index.sqlite")
+    with index.open_index(tmp_path / "index.sqlite") as db:
+        assert one(db, "SELECT verdict FROM calibrations WHERE group_id = ?", elsewhere) == "absent"
+        assert one(db, "SELECT count(*) FROM images WHERE calibration_id = ?", elsewhere) == 9
+
+
+def test_readers_cannot_write(db):
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        db.execute("DELETE FROM qa")
+
+
+def test_wrong_files_are_told_plainly(tmp_path):
+    with pytest.raises(DataError, match="no index; make it with"):
+        index.open_index(tmp_path / "index.sqlite")
+    (tmp_path / "index.sqlite").write_bytes(b"not a database, but long enough to look at" * 9)
+    with pytest.raises(DataError, match="no readable index"):
+        index.open_index(tmp_path / "index.sqlite")
+    with pytest.raises(DataError, match="no such folder"):
+        index.build_index(tmp_path / "nowhere", tmp_path / "out.sqlite")
+
+
+# --- lineage and recall ---------------------------------------------------------------------------
+
+
+def test_lineage_and_recall_are_each_others_inverse(db):
+    paths = [r[0] for r in db.execute("SELECT path FROM products")]
+    up = {(a, r["path"]) for a in paths for r in index.lineage(db, a)}
+    down = {(r["path"], b) for b in paths for r in index.recall(db, b)}
+    assert {(a, b) for a, b in up if b in set(paths)} == down
+    assert len(up) > 5 * len(paths) / 2
+
+
+def test_a_light_curve_point_leads_back_to_its_group(fake, db):
+    group = fake.groups[fake.nights[0]][3]
+    source = one(db, "SELECT source_id FROM measurements WHERE group_id = ? LIMIT 1", group)
+    table = index.measurement_product(db, source, group)
+    steps = [r["step"] for r in index.lineage(db, table)]
+    assert steps == ["photometry", "image", "apply", "convert", "group"]
+    nightly = index.measurement_product(db, source, fake.nights[0])
+    assert nightly == f"nights/{fake.nights[0]}/photometry.csv"
+    with pytest.raises(DataError, match="no measurement at"):
+        index.measurement_product(db, source, "1999-01-01")
+
+
+def test_recall_command_lists_what_a_group_became(fake, db, capsys):
+    group = fake.groups[fake.nights[0]][1]
+    out = str(fake.root / "index.sqlite")
+    assert cli.main(["recall", out, f"{group}.ms"]) == 0
+    shown = capsys.readouterr().out
+    for product in (f"{group}.ms", f"{group}.image.fits", f"{group}.photometry.csv", "mosaic.fits"):
+        assert product in shown
+    assert cli.main(["recall", out, "nothing.ms"]) == 3
+    assert "no product and no input" in capsys.readouterr().err
+
+
+def test_paths_are_known_wherever_the_results_lie():
+    short = "nights/2026-01-25/mosaic.fits"
+    assert {index.below(p) for p in (short, "results/" + short, "/data/r/" + short)} == {short}
+    assert index.below("/data/in/2026-01-25T22:00:00_sb00.hdf5").startswith("/data/in")
