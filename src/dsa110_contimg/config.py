@@ -92,6 +92,8 @@ class CalibrationOptions(Options):
     """Shortest baseline used in solving, kilo-wavelengths."""
     min_snr: Positive = 3.0
     """Solutions below this signal-to-noise ratio are flagged."""
+    timeout_s: Positive = 900.0
+    """Time limit of the preparation of the data, s."""
 
 
 class ApplyOptions(Options):
@@ -141,6 +143,10 @@ class ImagingOptions(Options):
     """A tile with a worse dynamic range is marked, if its noise is not thermal either."""
     max_flux_scale_error: Positive = 0.2
     """A tile whose median flux ratio to the catalogue differs from 1 by more fails."""
+    warn_pointing_deg: Positive = 0.1
+    """A tile whose flux ratios show a larger pointing error is marked, deg."""
+    min_completeness: Fraction = 0.8
+    """A tile that shows less of the sources expected at ten times its noise is marked."""
 
 
 class PhotometryOptions(Options):

@@ -1,0 +1,598 @@
+"""Solve delays, bandpasses and gains on a calibrator transit.
+
+What is solved on is an averaged copy of the tile with the model of its field (`skymodel`). CASA then
+solves, in this order: delays (K); phases a minute apart, with which the bandpass is solved but which
+are not kept; the bandpass (B), normalised; gains (G), which carry the flux scale. A solution
+is judged before anything uses it. Where CASA finds none, the tables exist as marked failures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .catalogs import Calibrator, find_calibrator
+from .config import CalibrationOptions, add_options, from_args
+from .errors import DataError
+from .external import run_tool
+from .products import Sidecar, parse_group, read_sidecar, replacing
+
+__all__ = ["Solution", "calibrate", "choose_reference", "judge_solution", "read_solution"]
+
+#: The tables of a calibration, in the order in which they are applied.
+KINDS = ("kcal", "bcal", "gcal")
+#: File in a table's folder that says that there is no solution.
+NO_SOLUTION = "NO_SOLUTION.txt"
+#: Outriggers that serve as reference, best first, then one of the core.
+REFERENCE_STATIONS = tuple(
+    f"DSA-{n}" for n in (104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116, 103)
+)
+#: An antenna with more than this flagged is no reference.
+REFERENCE_MAX_FLAGGED = 0.3
+#: Channels averaged in quick mode.
+QUICK_CHANNELS = 4
+
+#: Gates: (warn, fail).
+FLAGGED_FRACTION = (0.2, 0.5)
+MEDIAN_SNR = (10.0, 3.0)
+CHANNEL_FLAGGED, SUBBAND_FLAGGED = 0.5, 0.8
+PHASE_SCATTER_DEG = 30.0
+BANDPASS_AMPLITUDE = (0.1, 10.0)
+LEAST_ANTENNAS = 10
+DELAY_LIMIT_NS, DELAY_OUTLIERS = 500.0, 0.1
+MODEL_OVER_CORRECTED = (1.5, 5.0)
+#: Flagged in all but this much, an antenna counts as absent.
+ABSENT = 0.99
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A calibration table in memory.
+
+    Attributes
+    ----------
+    antenna : (n,) int array
+        Antenna of each row.
+    time_mjd : (n,) array
+        Time of each row, MJD.
+    values : (n, n_chan, n_pol) array
+        Complex gains, or delays in ns.
+    flags : (n, n_chan, n_pol) bool array
+    snr : (n, n_chan, n_pol) array
+    """
+
+    antenna: np.ndarray
+    time_mjd: np.ndarray
+    values: np.ndarray
+    flags: np.ndarray
+    snr: np.ndarray
+
+    @property
+    def present(self) -> np.ndarray:
+        """Antennas that are not flagged in (nearly) all."""
+        return np.array(
+            [a for a in np.unique(self.antenna) if self.flags[self.antenna == a].mean() < ABSENT]
+        )
+
+    @property
+    def flagged_effective(self) -> float:
+        """Flagged fraction of the antennas present; 1 when there are none."""
+        rows = np.isin(self.antenna, self.present)
+        return float(self.flags[rows].mean()) if rows.any() else 1.0
+
+
+def read_solution(table: Path) -> Solution | None:
+    """Read a calibration table with CASA; None where it holds no solution."""
+    if not (table / "table.dat").exists():
+        return None
+    from casatools import table as casa_table
+
+    reader = casa_table()
+    reader.open(os.fspath(table))
+    try:
+        if reader.nrows() == 0:
+            return None
+        column = "FPARAM" if "FPARAM" in reader.colnames() else "CPARAM"
+        values, flags, snr = (
+            np.moveaxis(reader.getcol(name), -1, 0).swapaxes(1, 2)
+            for name in (column, "FLAG", "SNR")
+        )
+        return Solution(
+            reader.getcol("ANTENNA1"), reader.getcol("TIME") / 86400, values, flags, snr
+        )
+    finally:
+        reader.close()
+
+
+def choose_reference(antennas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return healthy antennas in order of preference as a phase reference.
+
+    Outriggers come first: the longest baselines suffer least from confusing extended emission.
+
+    Parameters
+    ----------
+    antennas : mapping
+        Antenna name to a mapping with its ``flagged`` fraction.
+
+    Raises
+    ------
+    DataError
+        If none is healthy.
+    """
+    healthy = {n: a["flagged"] for n, a in antennas.items() if a["flagged"] < REFERENCE_MAX_FLAGGED}
+    preferred = [n for n in REFERENCE_STATIONS if n in healthy]
+    rest = sorted((n for n in healthy if n not in preferred), key=lambda n: (healthy[n], n))
+    if not healthy:
+        raise DataError(
+            f"every antenna has more than {REFERENCE_MAX_FLAGGED:.0%} of its data flagged"
+        )
+    # Within the preferred, one with far more flags than the best gives way.
+    best = min(healthy.values())
+    preferred.sort(key=lambda n: healthy[n] > best + 0.1)
+    return preferred + rest
+
+
+# --- judging ------------------------------------------------------------------------------------
+
+
+def judge_solution(
+    solutions: Mapping[str, Solution | None], sidecar: Sidecar, *, subbands: int = 16
+) -> dict[str, Any]:
+    """Judge a calibration, and return its figures.
+
+    Raw gains have random phases and amplitudes near 0.07: the scatter of G over antennas says
+    nothing, so phases are judged on the bandpass, whose phases are near zero when it is good.
+
+    Parameters
+    ----------
+    solutions : mapping
+        ``kcal``, ``bcal``, ``gcal`` to solutions, None for one that was not found.
+    sidecar : Sidecar
+        Its verdict is lowered where a gate is missed.
+    subbands : int
+        Subbands in the band.
+    """
+    missing = [kind for kind in KINDS if solutions.get(kind) is None]
+    if missing:
+        sidecar.fail(f"CASA found no solution for {', '.join(missing)}")
+        return {}
+    delay, bandpass, gain = (solutions[kind] for kind in KINDS)
+    figures: dict[str, Any] = {}
+    for kind, solution in zip(KINDS, (delay, bandpass, gain), strict=True):
+        good = ~solution.flags
+        figures[f"{kind}_flagged"] = float(solution.flags.mean())
+        figures[f"{kind}_flagged_effective"] = solution.flagged_effective
+        figures[f"{kind}_median_snr"] = float(np.median(solution.snr[good])) if good.any() else 0.0
+    _gate(sidecar, "flagged fraction of the bandpass", figures["bcal_flagged_effective"],
+          *FLAGGED_FRACTION)  # fmt: skip
+    _gate(sidecar, "flagged fraction of the gains", figures["gcal_flagged_effective"],
+          *FLAGGED_FRACTION)  # fmt: skip
+    for kind, name in (("bcal", "bandpass"), ("gcal", "gains")):
+        _gate(sidecar, f"median signal-to-noise ratio of the {name}", figures[f"{kind}_median_snr"],
+              *MEDIAN_SNR, above=False)  # fmt: skip
+    solved = np.intersect1d(bandpass.present, gain.present)
+    figures["n_antennas"] = len(solved)
+    if len(solved) < LEAST_ANTENNAS:
+        sidecar.fail(f"only {len(solved)} antennas have solutions, fewer than {LEAST_ANTENNAS}")
+    if len(solved):
+        _judge_bandpass(bandpass, solved, sidecar, figures, subbands)
+        _judge_delays(delay, sidecar, figures)
+        good = ~gain.flags
+        figures["gain_amplitude_median"] = float(np.median(np.abs(gain.values[good])))
+    return figures
+
+
+def _gate(
+    sidecar: Sidecar, name: str, value: float, warn: float, fail: float, above: bool = True
+) -> None:
+    def beyond(limit: float) -> bool:
+        return value > limit if above else value < limit
+
+    if beyond(fail):
+        sidecar.fail(f"{name} is {value:.3g} (limit {fail:g})")
+    elif beyond(warn):
+        sidecar.warn(f"{name} is {value:.3g} (limit {warn:g})")
+
+
+def _judge_bandpass(
+    bandpass: Solution, solved: np.ndarray, sidecar: Sidecar, figures: dict, subbands: int
+) -> None:
+    rows = np.isin(bandpass.antenna, solved)
+    values, flags = bandpass.values[rows], bandpass.flags[rows]
+    amplitude = np.abs(values[~flags])
+    figures["bandpass_amplitude_mean"] = float(amplitude.mean())
+    low, high = BANDPASS_AMPLITUDE
+    if not low <= figures["bandpass_amplitude_mean"] <= high:
+        sidecar.warn(f"mean bandpass amplitude is {figures['bandpass_amplitude_mean']:.3g}")
+    phase = np.rad2deg(np.angle(values[~flags]))
+    figures["bandpass_phase_scatter_deg"] = float(np.std(phase))
+    if figures["bandpass_phase_scatter_deg"] > PHASE_SCATTER_DEG:
+        sidecar.warn(
+            f"bandpass phases scatter by {figures['bandpass_phase_scatter_deg']:.0f} deg "
+            f"(limit {PHASE_SCATTER_DEG:g})"
+        )
+    figures["bandpass_roughness"] = roughness(values, flags)
+    by_channel = flags.mean(axis=(0, 2))
+    poor = int((by_channel > CHANNEL_FLAGGED).sum())
+    figures["channels_flagged"] = poor
+    if len(by_channel) % subbands == 0:
+        by_subband = by_channel.reshape(subbands, -1).mean(axis=1)
+        absent = int((by_subband > SUBBAND_FLAGGED).sum())
+        figures["subbands_flagged"] = absent
+        if absent:
+            sidecar.warn(f"{absent} of {subbands} subbands have no bandpass")
+
+
+def _judge_delays(delay: Solution, sidecar: Sidecar, figures: dict) -> None:
+    delays = delay.values[~delay.flags]
+    if not len(delays):
+        return
+    figures["delay_rms_ns"] = float(np.sqrt(np.mean(delays**2)))
+    figures["delay_largest_ns"] = float(np.abs(delays).max())
+    outliers = float((np.abs(delays) > DELAY_LIMIT_NS).mean())
+    if outliers > DELAY_OUTLIERS:
+        sidecar.fail(f"{outliers:.0%} of the delays exceed {DELAY_LIMIT_NS:g} ns")
+    elif outliers:
+        sidecar.warn(f"{outliers:.1%} of the delays exceed {DELAY_LIMIT_NS:g} ns")
+
+
+def roughness(values: np.ndarray, flags: np.ndarray) -> float:
+    """Return the robust rms of a bandpass about a smooth curve, as a fraction of its amplitude.
+
+    The second difference of three adjacent channels cancels any straight line; divided by
+    the root of 6 it has the rms of one channel. The median is blind to subband edges.
+    """
+    if values.shape[1] < 3:
+        return 0.0
+    second = values[:, :-2] - 2 * values[:, 1:-1] + values[:, 2:]
+    scale = np.abs(values[:, 1:-1])
+    good = ~(flags[:, :-2] | flags[:, 1:-1] | flags[:, 2:]) & (scale > 0)
+    if not good.any():
+        return 0.0
+    # For complex noise the modulus is Rayleigh distributed, with median sqrt(ln 4) sigma.
+    return float(
+        np.median(np.abs(second[good]) / scale[good]) / np.sqrt(np.log(4)) * np.sqrt(2) / np.sqrt(6)
+    )
+
+
+# --- solving ------------------------------------------------------------------------------------
+
+
+def solve(
+    casa: Any, copy: Path, folder: Path, reference: Sequence[str], options: CalibrationOptions
+) -> dict[str, Path]:
+    """Solve on the averaged copy; return kind to table, for those that CASA wrote.
+
+    Parameters
+    ----------
+    casa : module
+        ``casatasks``.
+    copy : Path
+        The averaged copy, with ``MODEL_DATA``.
+    folder : Path
+        Where the tables are written.
+    reference : sequence of str
+        Reference antennas, best first.
+    options : CalibrationOptions
+    """
+    common = {
+        "vis": os.fspath(copy),
+        "refant": ",".join(reference),
+        "minsnr": options.min_snr,
+        "minblperant": 4,
+        "combine": "scan",
+    }
+    tables = {kind: folder / f"solved.{kind}" for kind in (*KINDS, "phase", "short")}
+    path = {kind: os.fspath(table) for kind, table in tables.items()}
+    quick = options.mode == "quick"
+    delays = [path["kcal"]] if options.delay else []
+
+    casa.gaincal(caltable=path["kcal"], gaintype="K", solint="inf", **common)
+    if not tables["kcal"].exists():
+        return {}
+    casa.gaincal(
+        caltable=path["phase"], gaintype="G", calmode="p", solint="int", gaintable=delays, **common
+    )
+    if not tables["phase"].exists():
+        return {"kcal": tables["kcal"]}
+    casa.bandpass(
+        caltable=path["bcal"],
+        bandtype="B",
+        solint="inf",
+        # Phase-only gains cannot carry the flux scale: in quick mode the bandpass does.
+        solnorm=not quick,
+        fillgaps=3,
+        gaintable=[*delays, path["phase"]],
+        **common,
+    )
+    if tables["bcal"].exists():
+        before = [*delays, path["bcal"]]
+        casa.gaincal(
+            caltable=path["gcal"],
+            gaintype="G",
+            calmode="p" if quick else "ap",
+            solint="inf",
+            gaintable=before,
+            **common,
+        )
+        if tables["gcal"].exists():
+            casa.gaincal(
+                caltable=path["short"],
+                gaintype="G",
+                calmode="p",
+                solint="int",
+                gaintable=[*before, path["gcal"]],
+                **common,
+            )
+    return {kind: table for kind, table in tables.items() if table.exists()}
+
+
+@contextmanager
+def _replacing_all(prefix: Path) -> Iterator[dict[str, Path]]:
+    """Give temporary names of the three tables; rename all when the block succeeds."""
+    with ExitStack() as stack:
+        yield {kind: stack.enter_context(replacing(f"{prefix}.{kind}")) for kind in KINDS}
+
+
+def calibrate(
+    ms: Path,
+    prefix: Path,
+    calibrator: Calibrator,
+    options: CalibrationOptions,
+    *,
+    calibrators: Path | None = None,
+    catalog: Path | None = None,
+) -> Sidecar:
+    """Solve a calibration and write ``prefix.kcal``, ``.bcal``, ``.gcal`` with their sidecars.
+
+    Parameters
+    ----------
+    ms : Path
+        Converted tile that holds the transit.
+    prefix : Path
+        Name of the tables without their kind.
+    calibrator : Calibrator
+    options : CalibrationOptions
+    calibrators, catalog : Path, optional
+        User's calibrator table (in which `calibrator` was found) and reference catalogue.
+
+    Returns
+    -------
+    Sidecar
+        As written; its verdict says whether the solution may be used.
+    """
+    from .casa import casa_session
+
+    ms = Path(ms).absolute()
+    tile = read_sidecar(ms)
+    sidecar = Sidecar(
+        "calibrate",
+        inputs=[p for p in (ms, calibrators, catalog) if p is not None],
+        parameters=options.model_dump() | {"calibrator": calibrator.name},
+    )
+    sidecar.qa |= {
+        "group": parse_group(ms),
+        "calibrator": calibrator.name,
+        "calibrator_ra_deg": calibrator.ra_deg,
+        "calibrator_dec_deg": calibrator.dec_deg,
+        "flux_anchor": calibrator.anchor,
+        "steady": calibrator.steady,
+        "dec_app_deg": tile["qa"]["dec_app_deg"],
+    }
+    if not calibrator.steady:
+        sidecar.warn(
+            f"the flux scale rests on {calibrator.name} ({calibrator.anchor}), "
+            f"which is not known to be steady"
+        )
+    with tempfile.TemporaryDirectory(prefix="calibrate-", dir=_scratch(prefix)) as scratch:
+        solved: dict[str, Path] = {}
+        copy = Path(scratch) / "copy.ms"
+        if tile["verdict"] == "fail":
+            sidecar.fail(f"the tile itself failed: {'; '.join(tile['reasons'])}")
+        else:
+            summary = _make_copy(ms, copy, sidecar, options, calibrators, catalog)
+            _judge_field(summary, options, sidecar)
+            solved = _solve_and_judge(casa_session, copy, Path(scratch), summary, sidecar, options)
+        with _replacing_all(Path(prefix)) as targets:
+            for kind, target in targets.items():
+                if kind in solved:
+                    shutil.copytree(solved[kind], target)
+                else:
+                    target.mkdir()
+                    (target / NO_SOLUTION).write_text("\n".join(sidecar.reasons) + "\n")
+            for kind in KINDS:
+                sidecar.write(f"{prefix}.{kind}", ("casatasks", "casatools", "casadata"))
+    return sidecar
+
+
+def _scratch(prefix: Path) -> Path:
+    folder = Path(prefix).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _make_copy(
+    ms: Path,
+    copy: Path,
+    sidecar: Sidecar,
+    options: CalibrationOptions,
+    calibrators: Path | None,
+    catalog: Path | None,
+) -> dict[str, Any]:
+    """Write the averaged copy in a process of its own, for python-casacore."""
+    command = [
+        *(sys.executable, "-m", "dsa110_contimg.skymodel", str(ms), str(copy)),
+        *("--calibrator", sidecar.qa["calibrator"]),
+        *("--uvmin-klambda", str(options.uvmin_klambda)),
+    ]
+    if calibrators is not None:
+        command += ["--calibrators", str(calibrators)]
+    if catalog is not None:
+        command += ["--catalog", str(catalog)]
+    if options.mode == "quick":
+        command += ["--channel-average", str(QUICK_CHANNELS), "--bin-s", "160"]
+    result = run_tool(command, timeout_s=options.timeout_s)
+    sidecar.timings_s["copy"] = result.seconds
+    return json.loads(copy.with_name(copy.name + ".json").read_text())
+
+
+def _judge_field(summary: dict, options: CalibrationOptions, sidecar: Sidecar) -> None:
+    sidecar.qa |= {
+        "mjd": summary["mid_mjd"],
+        "model_sources": len(summary["sources"]),
+        "calibrator_share": summary["share"],
+        "calibrator_apparent_jy": summary["apparent_jy"],
+        "antennas": list(summary["antennas"]),
+        "freq_hz": summary["freq_hz"],
+        "n_channels": summary["n_channels"],
+    }
+    if summary["share"] < options.min_field_share:
+        sidecar.fail(
+            f"the calibrator has {summary['share']:.0%} of the field's apparent flux, "
+            f"less than {options.min_field_share:.0%}"
+        )
+
+
+def _solve_and_judge(
+    session: Any,
+    copy: Path,
+    folder: Path,
+    summary: dict,
+    sidecar: Sidecar,
+    options: CalibrationOptions,
+) -> dict[str, Path]:
+    try:
+        reference = choose_reference(summary["antennas"])
+    except DataError as error:
+        sidecar.fail(str(error))
+        return {}
+    sidecar.qa["refant"] = reference[0]
+    started = time.monotonic()
+    with session() as casa:
+        solved = solve(casa, copy, folder, reference, options)
+        sidecar.timings_s["solve"] = time.monotonic() - started
+        solutions = {kind: read_solution(table) for kind, table in solved.items()}
+        sidecar.qa |= judge_solution({k: solutions.get(k) for k in KINDS}, sidecar)
+        if all(solutions.get(k) is not None for k in KINDS):
+            _judge_short(solutions.get("short"), sidecar)
+            _judge_corrected(copy, {k: solutions[k] for k in KINDS}, options, sidecar)
+    return {kind: solved[kind] for kind in KINDS if kind in solved}
+
+
+def _judge_short(short: Solution | None, sidecar: Sidecar) -> None:
+    """Record how much phases move within the tile, from gains solved a minute apart."""
+    if short is None or short.flags.all():
+        return
+    phase = np.where(short.flags, np.nan, np.rad2deg(np.angle(short.values)))
+    scatter = [np.nanstd(phase[short.antenna == a]) for a in short.present]
+    sidecar.qa["phase_drift_deg"] = float(np.median(scatter))
+
+
+def _judge_corrected(
+    copy: Path, solutions: Mapping[str, Solution], options: CalibrationOptions, sidecar: Sidecar
+) -> None:
+    """Compare corrected data with the model on the copy: amplitudes must agree."""
+    from casatools import table as casa_table
+
+    reader = casa_table()
+    reader.open(os.fspath(copy))
+    try:
+        n = reader.nrows()
+        rows = {"startrow": 0, "nrow": min(n, 5000)}
+        antenna1, antenna2 = reader.getcol("ANTENNA1", **rows), reader.getcol("ANTENNA2", **rows)
+        data, model, flags = (
+            np.moveaxis(reader.getcol(name, **rows), -1, 0).swapaxes(1, 2)
+            for name in ("DATA", "MODEL_DATA", "FLAG")
+        )
+        reader.close()
+        reader.open(os.fspath(copy / "SPECTRAL_WINDOW"))
+        freq_hz = reader.getcol("CHAN_FREQ")[:, 0]
+    finally:
+        reader.close()
+    gain = total_gain(solutions, freq_hz, use_delay=options.delay)
+    pair = gain[antenna1] * gain[antenna2].conj()
+    good = ~flags & np.isfinite(pair) & (np.abs(pair) > 0)
+    if not good.any():
+        sidecar.fail("no visibility of the calibrator is left after calibration")
+        return
+    corrected = data[good] / pair[good]
+    ratio = float(np.sum(np.abs(model[good]) ** 2) / np.sum((corrected * model[good].conj()).real))
+    sidecar.qa["model_over_corrected"] = ratio
+    _gate(sidecar, "model over corrected amplitude", max(ratio, 1 / ratio) if ratio > 0 else np.inf,
+          *MODEL_OVER_CORRECTED)  # fmt: skip
+
+
+def total_gain(
+    solutions: Mapping[str, Solution], freq_hz: np.ndarray, *, use_delay: bool = True
+) -> np.ndarray:
+    """Return the product of delay, bandpass and gain, (n_antennas, n_chan, n_pol); NaN if flagged.
+
+    CASA's delays turn the phase by ``2 pi tau (nu - nu_0)``, with nu_0 the centre of the band.
+
+    Parameters
+    ----------
+    solutions : mapping
+        ``kcal``, ``bcal``, ``gcal``; one solution in time each (the mean of gains is taken).
+    freq_hz : (n_chan,) array
+        Channels of the bandpass, Hz.
+    use_delay : bool
+        Whether delays are part of it.
+    """
+    n_antennas = int(max(s.antenna.max() for s in solutions.values())) + 1
+    n_pol = solutions["bcal"].values.shape[2]
+    total = np.full((n_antennas, len(freq_hz), n_pol), np.nan, complex)
+    for antenna in range(n_antennas):
+        parts = {}
+        for kind, solution in solutions.items():
+            rows = solution.antenna == antenna
+            values = np.where(solution.flags[rows], np.nan, solution.values[rows])
+            parts[kind] = values.mean(axis=0) if rows.any() else np.full((1, n_pol), np.nan)
+        total[antenna] = parts["bcal"] * parts["gcal"]
+        if use_delay:
+            turns = parts["kcal"].real * 1e-9 * (freq_hz - freq_hz.mean())[:, None]
+            total[antenna] *= np.exp(2j * np.pi * turns)
+    return total
+
+
+# --- command line -------------------------------------------------------------------------------
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``calibrate``."""
+    parser = argparse.ArgumentParser(
+        prog="contimg calibrate",
+        description="Solve delay, bandpass and gains on a calibrator transit.",
+    )
+    parser.add_argument("ms", type=Path, help="converted tile that holds the transit")
+    parser.add_argument("prefix", type=Path, help="tables become PREFIX.kcal, .bcal, .gcal")
+    parser.add_argument("--calibrator", required=True, help="name of the calibrator")
+    parser.add_argument("--calibrators", type=Path, help="table of further calibrators (CSV)")
+    parser.add_argument("--catalog", type=Path, help="reference catalogue (CSV): the neighbours")
+    add_options(parser, CalibrationOptions)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run ``calibrate``."""
+    calibrator = find_calibrator(args.calibrator, args.calibrators)
+    sidecar = calibrate(
+        args.ms,
+        args.prefix,
+        calibrator,
+        from_args(args, CalibrationOptions),
+        calibrators=args.calibrators and args.calibrators.absolute(),
+        catalog=args.catalog and args.catalog.absolute(),
+    )
+    print(f"{args.prefix}: {sidecar.verdict}" + "".join(f"; {r}" for r in sidecar.reasons))
