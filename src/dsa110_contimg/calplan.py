@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .config import CalibrationOptions
+from .products import night_of
 
 __all__ = ["CalibrationPlan", "find_transits", "plan_calibration"]
 
@@ -112,7 +113,10 @@ def plan_calibration(
         ranked = _rank(group, solutions, transits, steady, options)
         usable = [s for s in ranked if verdicts.get(s) != "fail"]
         if usable:
-            plan.candidates[group.id] = usable[:MAX_CANDIDATES]
+            # A night rests on its own solutions, or on one other: not on whatever else would serve.
+            night = night_of(usable[0])
+            ladder = [s for s in usable if night_of(s) == night]
+            plan.candidates[group.id] = ladder[:MAX_CANDIDATES]
         else:
             plan.refused[group.id] = _refusal(group, ranked, options)
     return plan

@@ -33,6 +33,10 @@ except ContimgError as error:
 
 LAYOUT = Layout(CONFIG.results)
 STEP = "python -m dsa110_contimg"
+TILE_PRODUCTS = ("image.fits", "photometry.csv")
+TILE_MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")
+MOSAIC_MAPS = ("weight", "rms")
+LIGHTCURVES = ("lightcurves.parquet", "variability.csv", "candidates.csv")
 
 
 wildcard_constraints:
@@ -134,6 +138,11 @@ def calibrator_table():
     )
 
 
+def folder_of(wildcards, output):
+    """Folder that a step works in."""
+    return str(Path(output[0]).parent)
+
+
 def images(groups):
     """Images of some groups."""
     return [str(LAYOUT.group(group, "image.fits")) for group in groups]
@@ -164,26 +173,36 @@ def every_night(name):
     return [str(LAYOUT.night(night, name)) for night in PLAN.epochs]
 
 
+def with_sidecars(*paths):
+    """Products and what is known of them."""
+    return [f"{path}{ending}" for path in paths for ending in ("", ".json")]
+
+
 def targets():
-    """Every product that is kept."""
+    """Every product that is kept: one that is deleted is made again."""
     groups = [LAYOUT.group(g, kind) for g in PLAN.groups for kind in ("hdf5", "ms")]
     solutions = [path for g in PLAN.calibration.transits for path in tables(g)]
-    tiles = [
-        LAYOUT.group(g, kind)
-        for g in PLAN.targets
-        for kind in ("image.fits", "photometry.csv")
-    ]
+    tiles = [LAYOUT.group(g, kind) for g in PLAN.targets for kind in TILE_PRODUCTS]
     nights = [
-        LAYOUT.night(night, name)
+        LAYOUT.night(night, f"{name}.fits")
         for night, epoch in PLAN.epochs.items()
-        for name in (
-            *(f"mosaic_{hour}.fits" for hour in epoch.hours),
-            *("mosaic.fits", "photometry.csv", "qa.json", "report.html"),
-        )
+        for name in ("mosaic", *(f"mosaic_{hour}" for hour in epoch.hours))
     ]
-    science = (
-        [curves("lightcurves.parquet"), LAYOUT.results / "index.sqlite"]
-        if nights
-        else []
-    )
-    return [str(path) for path in (*groups, *solutions, *tiles, *nights, *science)]
+    maps = [
+        path.with_suffix(f".{kind}.fits") for path in nights for kind in MOSAIC_MAPS
+    ]
+    maps += [
+        LAYOUT.group(g, f"{kind}.fits") for g in PLAN.targets for kind in TILE_MAPS
+    ]
+    tables_of_nights = every_night("photometry.csv")
+    pages = every_night("qa.json") + every_night("report.html")
+    science = [curves(name) for name in LIGHTCURVES] + [
+        str(LAYOUT.results / "index.sqlite")
+    ]
+    return [
+        *with_sidecars(*groups, *solutions, *tiles, *nights, *tables_of_nights),
+        *map(str, maps),
+        *(str(LAYOUT.group(g, "calibration.json")) for g in PLAN.targets),
+        *pages,
+        *(science if PLAN.epochs else []),
+    ]

@@ -1,5 +1,4 @@
 # Tiles and the photometry on them.
-MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")
 
 
 rule image:
@@ -8,7 +7,7 @@ rule image:
         catalog=str(CONFIG.catalog),
     output:
         image=tile("image.fits"),
-        maps=[tile(kind + ".fits") for kind in MAPS],
+        maps=[tile(kind + ".fits") for kind in TILE_MAPS],
         sidecar=tile("image.fits.json"),
     log:
         log_of("image", "{night}", "{group}"),

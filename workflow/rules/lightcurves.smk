@@ -17,7 +17,7 @@ rule lightcurves:
         "../envs/science.yaml"
     params:
         code=code("lightcurves"),
-        folder=curves(""),
+        folder=folder_of,
         options=options("lightcurves"),
     shell:
         STEP + " lightcurves {params.folder} {input} {params.options} > {log} 2>&1"

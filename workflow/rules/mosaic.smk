@@ -6,7 +6,7 @@ rule hour_mosaic:
         hour_images,
     output:
         image=nightly("mosaic_{hour}.fits"),
-        maps=[nightly("mosaic_{hour}." + kind + ".fits") for kind in ("weight", "rms")],
+        maps=[nightly("mosaic_{hour}." + kind + ".fits") for kind in MOSAIC_MAPS],
         sidecar=nightly("mosaic_{hour}.fits.json"),
     log:
         log_of("mosaic", "{night}", "{hour}"),
@@ -28,7 +28,7 @@ rule night_mosaic:
         night_images,
     output:
         image=nightly("mosaic.fits"),
-        maps=[nightly("mosaic." + kind + ".fits") for kind in ("weight", "rms")],
+        maps=[nightly("mosaic." + kind + ".fits") for kind in MOSAIC_MAPS],
         sidecar=nightly("mosaic.fits.json"),
     log:
         log_of("mosaic", "{night}", "night"),

@@ -16,7 +16,7 @@ rule night_qa:
         "../envs/science.yaml"
     params:
         code=code("qa"),
-        folder=nightly(""),
+        folder=folder_of,
     shell:
         STEP + " qa {params.folder} {output} > {log} 2>&1"
 
@@ -43,8 +43,8 @@ rule night_report:
         "../envs/science.yaml"
     params:
         code=code("report"),
-        folder=nightly(""),
-        curves=curves(""),
+        folder=folder_of,
+        curves=lambda wildcards, input: str(Path(input.curves).parent),
     shell:
         STEP
         + " report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
@@ -64,6 +64,6 @@ rule index:
         "../envs/science.yaml"
     params:
         code=code("index"),
-        results=str(LAYOUT.results),
+        results=folder_of,
     shell:
         STEP + " index {params.results} {output} > {log} 2>&1"
