@@ -1,8 +1,8 @@
 """Solve delays, bandpasses and gains on a calibrator transit.
 
-What is solved on is an averaged copy of the tile with the model of its field (`skymodel`). CASA then
-solves, in this order: delays (K); phases a minute apart, with which the bandpass is solved but which
-are not kept; the bandpass (B), normalised; gains (G), which carry the flux scale. A solution
+What is solved on is an averaged copy of the tile with the model of its field (`skymodel`). CASA
+then solves, in this order: delays (K); phases a minute apart, with which the bandpass is solved but
+which are not kept; the bandpass (B), normalised; gains (G), which carry the flux scale. A solution
 is judged before anything uses it. Where CASA finds none, the tables exist as marked failures.
 """
 

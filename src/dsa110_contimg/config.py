@@ -99,8 +99,9 @@ class CalibrationOptions(Options):
 class ApplyOptions(Options):
     """Calibrated, averaged data for imaging."""
 
-    max_smearing: Fraction = 0.02
-    """Largest loss of a point source at half power of the beam by averaging, longest baseline."""
+    max_smearing: Fraction = 0.01
+    """Largest flux that averaging may cost a point source at half power of the beam (mean over
+    baselines)."""
 
 
 class ImagingOptions(Options):
@@ -172,8 +173,12 @@ class MosaicOptions(Options):
 class LightcurveOptions(Options):
     """Light curves and variability."""
 
-    min_snr: NonNegative = 0.0
-    """Least signal-to-noise ratio of a measurement to enter the statistics."""
+    min_snr: NonNegative = 5.0
+    """A candidate was seen at this signal-to-noise ratio in one epoch at least."""
+    systematic_floor: Fraction = 0.01
+    """Least fractional uncertainty of a flux between epochs; a larger one is fitted."""
+    false_alarm: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Probability above which a constant source is not called a candidate."""
     eta_threshold: Positive = 2.5
     """Sources with eta above this and V above `v_threshold` are candidates."""
     v_threshold: NonNegative = 0.1

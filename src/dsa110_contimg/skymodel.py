@@ -2,8 +2,8 @@
 
 The telescope does not track: while a calibrator is solved on, it and its neighbours drift through
 the beam. Each source is attenuated by the Airy beam of each integration and channel. Data and model
-are then turned to the calibrator, where its visibilities are constant, and averaged together; what is
-left of the neighbours averages alike in both, so nothing is lost but the size.
+are then turned to the calibrator, where its visibilities are constant, and averaged together; what
+is left of the neighbours averages alike in both, so nothing is lost but the size.
 
 The copy is made by python-casacore, the solving by CASA, and the two do not share a process: this
 module is also a program, ``python -m dsa110_contimg.skymodel``.
@@ -12,6 +12,7 @@ module is also a program, ``python -m dsa110_contimg.skymodel``.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -214,9 +215,9 @@ def predict(
 ) -> np.ndarray:
     """Return model visibilities of all antenna pairs at one instant.
 
-    The sum over point sources ``sum_s A_s exp(2 pi i nu / c (U_b - U_a) . offset_s)`` factorises into
-    a product of antenna by source matrices for each channel. The sign is that of Measurement Sets,
-    where ``UVW`` points from antenna 2 to antenna 1.
+    The sum over point sources ``sum_s A_s exp(2 pi i nu / c (U_b - U_a) . offset_s)`` factorises
+    into a product of antenna by source matrices for each channel. The sign is that of Measurement
+    Sets, where ``UVW`` points from antenna 2 to antenna 1.
 
     Parameters
     ----------
@@ -294,7 +295,7 @@ def _bins(tile: _Tile, bin_s: float) -> list[slice]:
     size = max(1, int(bin_s / tile.integration_s + 1e-6))
     count = math.ceil(len(tile.times_s) / size)
     edges = np.linspace(0, len(tile.times_s), count + 1).round().astype(int)
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def _noise_variance(data: np.ndarray, good: np.ndarray) -> np.ndarray:

@@ -1,0 +1,465 @@
+"""Apply a calibration, and average as far as smearing allows.
+
+CASA reads the Measurement Set once: calibration on the fly, cross-correlations only, weights
+calibrated, channels and integrations averaged into the output. The input is never touched, and no
+corrected column is written anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .calibration import KINDS, NO_SOLUTION
+from .config import ApplyOptions, add_options, from_args
+from .errors import DataError
+from .products import Sidecar, parse_group, read_sidecar, replacing, write_text
+from .telescope import C_M_S, DISH_DIAMETER_M, EARTH_RATE_RAD_S
+
+__all__ = ["Averaging", "apply_calibration", "choose_averaging", "choose_candidate"]
+
+#: A candidate must have solutions for this fraction of the target's antennas.
+LEAST_COMMON_ANTENNAS = 0.5
+#: Half-power radius of the Airy pattern in units of wavelength over diameter.
+HALF_POWER = 0.5145
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How many channels and integrations are averaged, and what that costs at half power."""
+
+    channels: int
+    integrations: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A calibration that may be applied: its prefix, and the sidecar of its gain table."""
+
+    prefix: Path
+    sidecar: Mapping[str, Any]
+
+    @property
+    def group(self) -> str:
+        """Group that it was solved on."""
+        return self.sidecar["qa"]["group"]
+
+    def table(self, kind: str) -> Path:
+        """Return the path of one of its tables."""
+        return self.prefix.with_name(f"{self.prefix.name}.{kind}")
+
+
+# --- which calibration ---------------------------------------------------------------------------
+
+
+def read_candidate(prefix: Path) -> Candidate:
+    """Read a candidate; raise `DataError` when one of its sidecars is missing."""
+    sidecars = [read_sidecar(f"{prefix}.{kind}") for kind in KINDS]
+    return Candidate(Path(prefix).absolute(), sidecars[-1])
+
+
+def why_unusable(candidate: Candidate, tile: Mapping[str, Any]) -> str | None:
+    """Return why a calibration cannot serve a tile, or None if it can.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    tile : mapping
+        ``dec_app_deg``, ``antennas`` (names) and ``freq_hz`` of the tile.
+    """
+    sidecar, qa = candidate.sidecar, candidate.sidecar["qa"]
+    if sidecar["verdict"] == "fail":
+        return f"it failed: {'; '.join(sidecar['reasons'])}"
+    if any((candidate.table(kind) / NO_SOLUTION).exists() for kind in KINDS):
+        return "it holds no solution"
+    apart = abs(qa["dec_app_deg"] - tile["dec_app_deg"])
+    if apart > sidecar["parameters"]["strip_deg"]:
+        return f"it is from another strip, {apart:.1f} deg away"
+    half_channel = abs(qa["freq_hz"][1] - qa["freq_hz"][0]) / max(qa["n_channels"] - 1, 1) / 2
+    low, high = sorted(qa["freq_hz"])
+    freq_hz = np.asarray(tile["freq_hz"])
+    if freq_hz.min() < low - 1.1 * half_channel or freq_hz.max() > high + 1.1 * half_channel:
+        return (
+            f"it covers {low / 1e6:.1f} to {high / 1e6:.1f} MHz, "
+            f"the data {freq_hz.min() / 1e6:.1f} to {freq_hz.max() / 1e6:.1f} MHz"
+        )
+    common = set(qa["antennas"]) & set(tile["antennas"])
+    if len(common) < LEAST_COMMON_ANTENNAS * len(tile["antennas"]):
+        return f"it has only {len(common)} of the {len(tile['antennas'])} antennas"
+    return None
+
+
+def choose_candidate(
+    candidates: Sequence[Candidate], tile: Mapping[str, Any]
+) -> tuple[Candidate | None, list[str]]:
+    """Return the first usable candidate, and why those before it were passed over."""
+    reasons = []
+    for candidate in candidates:
+        reason = why_unusable(candidate, tile)
+        if reason is None:
+            return candidate, reasons
+        reasons.append(f"{candidate.group}: {reason}")
+    return None, reasons
+
+
+# --- averaging -------------------------------------------------------------------------------------
+
+
+def smearing_loss(
+    uvw_m: np.ndarray, freq_hz: float, dec_deg: float, width_hz: float, length_s: float
+) -> float:
+    """Return the flux that a point source at half power of the beam loses to averaging.
+
+    The amplitude of a fringe that turns by phi during the average falls by
+    ``sinc(phi / 2)``. Turns follow from the delay of the source relative to the phase centre, and
+    from its rate, ``du/dt = w_e (v sin d - w cos d)``, ``dv/dt = -w_e u sin d`` (Thompson, Moran &
+    Swenson, ch. 6). The loss is that of an image with natural weights: the mean over baselines; of
+    offsets to the east and to the north the worse counts.
+
+    Parameters
+    ----------
+    uvw_m : (n, 3) array
+        Baselines, m.
+    freq_hz : float
+        Centre frequency, Hz.
+    dec_deg : float
+        Declination of the phase centre, deg.
+    width_hz, length_s : float
+        Bandwidth and time averaged, Hz and s.
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+    """
+    u, v, w = np.asarray(uvw_m).T
+    radius = HALF_POWER * C_M_S / freq_hz / DISH_DIAMETER_M
+    sin, cos = np.sin(np.deg2rad(dec_deg)), np.cos(np.deg2rad(dec_deg))
+    losses = []
+    for delay_m, rate_m in ((u, v * sin - w * cos), (v, -u * sin)):
+        turns_band = delay_m * radius / C_M_S * width_hz
+        turns_time = rate_m * radius / C_M_S * freq_hz * EARTH_RATE_RAD_S * length_s
+        losses.append(1 - np.mean(np.sinc(turns_band) * np.sinc(turns_time)))
+    return float(max(losses))
+
+
+def choose_averaging(
+    uvw_m: np.ndarray,
+    freq_hz: np.ndarray,
+    dec_deg: float,
+    integration_s: float,
+    n_times: int,
+    limit: float,
+    subbands: int = 16,
+) -> Averaging:
+    """Choose the averaging that leaves the fewest visibilities and costs at most `limit`.
+
+    Channels are averaged in numbers that divide a subband, integrations in numbers that divide the
+    tile. The loss already suffered in the correlator does not count: it cannot be helped.
+
+    Parameters
+    ----------
+    uvw_m : (n, 3) array
+        Baselines that are imaged, m.
+    freq_hz : (n_chan,) array
+        Channels, Hz.
+    dec_deg : float
+        Declination, deg.
+    integration_s : float
+        Integration time, s.
+    n_times : int
+        Integrations.
+    limit : float
+        Largest loss.
+    subbands : int
+        Subbands in the band.
+    """
+    per_subband = max(len(freq_hz) // subbands, 1)
+    width_hz = abs(freq_hz[1] - freq_hz[0]) if len(freq_hz) > 1 else 0.0
+    centre_hz = float(np.mean(freq_hz))
+
+    def loss(channels: int, integrations: int) -> float:
+        return smearing_loss(
+            uvw_m, centre_hz, dec_deg, channels * width_hz, integrations * integration_s
+        )
+
+    native = loss(1, 1)
+    best = Averaging(1, 1, 0.0)
+    for channels, integrations in itertools.product(_divisors(per_subband), _divisors(n_times)):
+        cost = loss(channels, integrations) - native
+        fewer = channels * integrations > best.channels * best.integrations
+        if cost <= limit and fewer:
+            best = Averaging(channels, integrations, cost)
+    return best
+
+
+def _divisors(n: int) -> list[int]:
+    return [k for k in range(1, n + 1) if n % k == 0]
+
+
+# --- applying --------------------------------------------------------------------------------------
+
+
+def calibration_library(candidate: Candidate, use_delay: bool) -> str:
+    """Return CASA's description of the tables to apply, a line each."""
+    kinds = KINDS if use_delay else KINDS[1:]
+    lines = []
+    for kind in kinds:
+        # A delay has no amplitude, so it cannot change weights.
+        lines.append(
+            f"caltable='{candidate.table(kind)}' calwt={kind != 'kcal'} "
+            f"tinterp='{'linear' if kind == 'gcal' else 'nearest'}' finterp='linear' spwmap=[0]"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def apply_calibration(
+    ms: Path, out: Path, prefixes: Sequence[Path], options: ApplyOptions
+) -> Sidecar:
+    """Write the calibrated, averaged Measurement Set, its sidecar and the record of the choice.
+
+    Parameters
+    ----------
+    ms : Path
+        Converted tile; not changed.
+    out : Path
+        ``<id>.cal.ms``; ``<id>.calibration.json`` is written beside it.
+    prefixes : sequence of Path
+        Calibrations in order of preference.
+    options : ApplyOptions
+
+    Returns
+    -------
+    Sidecar
+        As written.
+
+    Raises
+    ------
+    DataError
+        If none of the calibrations can serve the tile.
+    """
+    from .casa import casa_session
+
+    ms, out = Path(ms).absolute(), Path(out).absolute()
+    tile = read_sidecar(ms)
+    candidates = [read_candidate(prefix) for prefix in prefixes]
+    with casa_session() as casa:
+        shape = _read_shape(ms, tile)
+        chosen, reasons = choose_candidate(candidates, shape)
+        if chosen is None:
+            raise DataError(
+                f"{ms}: no calibration can serve it ({' | '.join(reasons)}); "
+                f"solve another calibrator, or widen calibration.borrow_days"
+            )
+        averaging = choose_averaging(
+            shape["uvw_m"],
+            shape["freq_hz"],
+            tile["qa"]["phase_centre_dec_deg"],
+            shape["integration_s"],
+            shape["n_times"],
+            options.max_smearing,
+        )
+        sidecar = Sidecar(
+            "apply",
+            inputs=[ms, *(chosen.table(kind) for kind in KINDS)],
+            parameters=options.model_dump() | {"candidates": [c.group for c in candidates]},
+        )
+        started = time.monotonic()
+        with replacing(out) as temporary:
+            _transform(casa, ms, temporary, chosen, averaging, shape["integration_s"])
+            sidecar.timings_s["mstransform"] = time.monotonic() - started
+            sidecar.qa = _describe(temporary, tile, chosen, averaging)
+        _judge(sidecar, tile, chosen)
+    record = {
+        "target": parse_group(out),
+        "candidates": [c.group for c in candidates],
+        "calibrators": {c.group: c.sidecar["qa"]["calibrator"] for c in candidates},
+        "chosen": chosen.group,
+        "borrowed": sidecar.qa["calibration"]["borrowed"],
+        "reasons": reasons,
+    }
+    sidecar.write(out, ("casatasks", "casatools", "casadata"))
+    write_text(
+        out.with_name(f"{record['target']}.calibration.json"), json.dumps(record, indent=1) + "\n"
+    )
+    return sidecar
+
+
+def _read_shape(ms: Path, tile: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the choice of calibration and averaging depends on."""
+    antenna1, antenna2, uvw, times, interval = _columns(
+        ms, "ANTENNA1", "ANTENNA2", "UVW", "TIME", "INTERVAL"
+    )
+    (names,) = _columns(ms / "ANTENNA", "NAME")
+    (freq_hz,) = _columns(ms / "SPECTRAL_WINDOW", "CHAN_FREQ")
+    n_times = len(np.unique(times))
+    middle = slice(n_times // 2 * (len(times) // n_times), None)
+    cross = (antenna1 != antenna2)[middle]
+    used = np.unique([antenna1, antenna2])
+    return {
+        "uvw_m": uvw.T[middle][cross][: len(times) // n_times],
+        "freq_hz": freq_hz[:, 0],
+        "n_times": n_times,
+        "integration_s": float(interval[0]),
+        "antennas": [str(names[a]) for a in used],
+        "dec_app_deg": tile["qa"]["dec_app_deg"],
+    }
+
+
+def _columns(table: Path, *names: str) -> list[np.ndarray]:
+    from casatools import table as casa_table
+
+    reader = casa_table()
+    reader.open(os.fspath(table))
+    try:
+        return [reader.getcol(name) for name in names]
+    finally:
+        reader.close()
+
+
+def _transform(
+    casa: Any, ms: Path, out: Path, chosen: Candidate, averaging: Averaging, integration_s: float
+) -> None:
+    library = Path("callib.txt").absolute()  # in the scratch folder of the CASA session
+    library.write_text(
+        calibration_library(chosen, chosen.sidecar["parameters"]["delay"]), encoding="utf-8"
+    )
+    casa.mstransform(
+        vis=os.fspath(ms),
+        outputvis=os.fspath(out),
+        datacolumn="corrected",
+        antenna="*&",  # cross-correlations
+        docallib=True,
+        callib=os.fspath(library),
+        chanaverage=averaging.channels > 1,
+        chanbin=averaging.channels,
+        timeaverage=averaging.integrations > 1,
+        timebin=f"{averaging.integrations * integration_s:.6f}s",
+        keepflags=True,
+        usewtspectrum=True,
+        reindex=False,
+    )
+
+
+def _describe(
+    ms: Path, tile: Mapping[str, Any], chosen: Candidate, averaging: Averaging
+) -> dict[str, Any]:
+    """Return the QA figures of a calibrated set: pointing, weights, what was applied."""
+    qa, solved = tile["qa"], chosen.sidecar["qa"]
+    weights, flagged = sum_weights(ms)
+    apart_h = 24 * abs(solved["mjd"] - float(np.mean(qa["pointing"]["time_mjd"])))
+    return {
+        "pointing": qa["pointing"],
+        "dec_app_deg": qa["dec_app_deg"],
+        "phase_centre_ra_deg": qa["phase_centre_ra_deg"],
+        "phase_centre_dec_deg": qa["phase_centre_dec_deg"],
+        "weights": weights,
+        "flagged_fraction": flagged,
+        "averaging": {
+            "channels": averaging.channels,
+            "integrations": averaging.integrations,
+            "loss_at_half_power": round(averaging.loss, 5),
+        },
+        "calibration": {
+            "group": chosen.group,
+            "calibrator": solved["calibrator"],
+            "flux_anchor": solved["flux_anchor"],
+            "steady": solved["steady"],
+            "apart_h": round(apart_h, 4),
+            "borrowed": apart_h > chosen.sidecar["parameters"]["validity_h"],
+        },
+    }
+
+
+def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
+    """Return the summed weights of unflagged data by time and channel, and the flagged fraction.
+
+    Parameters
+    ----------
+    ms : Path
+        Calibrated set of cross-correlations, rows in order of time.
+
+    Returns
+    -------
+    dict
+        ``freq_hz`` (n_chan), ``time_mjd`` (n_time), ``weight`` (n_time x n_chan).
+    float
+        Fraction of visibilities flagged.
+    """
+    from casatools import table as casa_table
+
+    (freq_hz,) = _columns(ms / "SPECTRAL_WINDOW", "CHAN_FREQ")
+    reader = casa_table()
+    reader.open(os.fspath(ms))
+    try:
+        times = reader.getcol("TIME")
+        total, n_flagged, n_all = [], 0, 0
+        unique, first, count = np.unique(times, return_index=True, return_counts=True)
+        for start, size in zip(first, count, strict=True):
+            flags = reader.getcol("FLAG", int(start), int(size))  # (n_pol, n_chan, n_rows)
+            weight = reader.getcol("WEIGHT_SPECTRUM", int(start), int(size))
+            total.append(np.where(flags, 0, weight).sum(axis=(0, 2)))
+            n_flagged += int(flags.sum())
+            n_all += flags.size
+    finally:
+        reader.close()
+    return {
+        "freq_hz": freq_hz[:, 0].tolist(),
+        "time_mjd": (unique / 86400).tolist(),
+        "weight": [[float(f"{w:.6g}") for w in row] for row in total],
+    }, n_flagged / max(n_all, 1)
+
+
+def _judge(sidecar: Sidecar, tile: Mapping[str, Any], chosen: Candidate) -> None:
+    calibration = sidecar.qa["calibration"]
+    if tile["verdict"] == "fail":
+        sidecar.fail(f"the tile itself failed: {'; '.join(tile['reasons'])}")
+    if sidecar.qa["flagged_fraction"] == 1:
+        sidecar.fail(f"nothing was corrected: all data are flagged after {chosen.group}")
+    if not calibration["steady"]:
+        sidecar.warn(
+            f"the flux scale rests on {calibration['calibrator']} "
+            f"({calibration['flux_anchor']}), which is not known to be steady"
+        )
+    if calibration["borrowed"]:
+        sidecar.warn(
+            f"calibration borrowed from {chosen.group}, {calibration['apart_h'] / 24:.1f} days away"
+        )
+
+
+# --- command line ----------------------------------------------------------------------------------
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``apply``."""
+    parser = argparse.ArgumentParser(
+        prog="contimg apply", description="Apply a calibration and average."
+    )
+    parser.add_argument("ms", type=Path, help="converted tile")
+    parser.add_argument("out", type=Path, help="<id>.cal.ms to write")
+    parser.add_argument(
+        "--candidate",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PREFIX",
+        help="calibration (PREFIX.kcal, .bcal, .gcal); repeat in order of preference",
+    )
+    add_options(parser, ApplyOptions)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run ``apply``."""
+    sidecar = apply_calibration(args.ms, args.out, args.candidate, from_args(args, ApplyOptions))
+    print(f"{args.out}: {sidecar.verdict}" + "".join(f"; {r}" for r in sidecar.reasons))
