@@ -112,7 +112,7 @@ def choose_candidate(
     return None, reasons
 
 
-# --- averaging -------------------------------------------------------------------------------------
+# --- averaging ---------------------------------------------------------------------
 
 
 def smearing_loss(
@@ -207,7 +207,7 @@ def _divisors(n: int) -> list[int]:
     return [k for k in range(1, n + 1) if n % k == 0]
 
 
-# --- applying --------------------------------------------------------------------------------------
+# --- applying ---------------------------------------------------------------------
 
 
 def calibration_library(candidate: Candidate, use_delay: bool) -> str:
@@ -437,7 +437,7 @@ def _judge(sidecar: Sidecar, tile: Mapping[str, Any], chosen: Candidate) -> None
         )
 
 
-# --- command line ----------------------------------------------------------------------------------
+# --- command line ---------------------------------------------------------------------
 
 
 def argparser() -> argparse.ArgumentParser:
