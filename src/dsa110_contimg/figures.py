@@ -487,6 +487,50 @@ def solution_figures(solutions: Solutions) -> list[dict[str, str]]:
     ]
 
 
+def flags(statistics: dict[str, dict]) -> str | None:
+    """Draw the share of flagged visibilities: tiles down, frequency and antennas across.
+
+    Parameters
+    ----------
+    statistics : dict
+        Group id -> flag statistics of its conversion (``by_channel``, a list in ascending
+        frequency, and ``by_antenna``, by name); empty for a tile that was not converted.
+    """
+    known = [s for s in statistics.values() if s.get("by_channel") and s.get("by_antenna")]
+    if not known:
+        return None
+    channels = max(len(s["by_channel"]) for s in known)
+    antennas = list(dict.fromkeys(name for s in known for name in s["by_antenna"]))
+    by_channel = np.full((len(statistics), channels), np.nan)
+    by_antenna = np.full((len(statistics), len(antennas)), np.nan)
+    for i, s in enumerate(statistics.values()):
+        if s.get("by_channel") and s.get("by_antenna"):
+            by_channel[i, : len(s["by_channel"])] = s["by_channel"]
+            by_antenna[i] = [s["by_antenna"].get(name, np.nan) for name in antennas]
+    height = 1.4 + min(5, 0.16 * len(statistics))
+    figure, axes = _figure(10.5, height, 1, 2, sharey=True)
+    for axis, data, label in ((axes[0], by_channel, "channel"), (axes[1], by_antenna, "antenna")):
+        axis.grid(False)
+        axis.patch.set(hatch="xxx", edgecolor="#bbbbbb", facecolor="#eeeeee")
+        shown = axis.imshow(
+            np.ma.masked_invalid(100 * data),
+            aspect="auto",
+            cmap="cividis",
+            vmin=0,
+            vmax=100,
+            interpolation="nearest",
+        )
+        axis.set_xlabel(label)
+    ticks = list(range(0, len(antennas), max(1, len(antennas) // 16)))
+    axes[1].set_xticks(ticks, [antennas[i] for i in ticks])
+    names = [f"{g[9:11]}:{g[11:13]}" for g in statistics]
+    ticks = list(range(0, len(names), max(1, len(names) // 12)))
+    axes[0].set_yticks(ticks, [names[i] for i in ticks])
+    axes[0].set_ylabel("tile (UTC)")
+    figure.colorbar(shown, ax=axes, label="flagged (%)", pad=0.01)
+    return _uri(figure)
+
+
 # --- the night ------------------------------------------------------------------------------------
 
 

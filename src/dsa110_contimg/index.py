@@ -107,7 +107,7 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             start_mjd  | REAL NOT NULL | d | UTC start of that group
             verdict    | TEXT NOT NULL |   | pass, warn, fail; absent: only its users are left
             reasons    | TEXT NOT NULL |   | JSON list: why it is not pass
-            figures    | TEXT NOT NULL |   | JSON: figures of merit of each table
+            figures    | TEXT NOT NULL |   | JSON: figures of merit
         """),
         ["start_mjd"],
     ),
@@ -490,7 +490,7 @@ def _night(db: sqlite3.Connection, folder: Path, judged: dict, solved: set[str])
             | {
                 "group_id": c["group"],
                 "reasons": _json(c["reasons"]),
-                "figures": _json(c["tables"]),
+                "figures": _json(c["figures"]),
             }
             for c in judged["calibrations"]
         ),

@@ -201,7 +201,7 @@ TILE_FIGURES: dict[str, list[tuple[str, ...]]] = {
     "ra_deg": [("ms", "qa", "phase_centre_ra_deg")],
     "dec_deg": [("ms", "qa", "phase_centre_dec_deg")],
     "n_integrations": [("ms", "qa", "n_integrations"), ("hdf5", "qa", "n_integrations")],
-    "flagged_fraction": [("ms", "qa", "flagged_fraction")],
+    "flagged_fraction": [("ms", "qa", "flags", "flagged_fraction_effective")],
     "rms_jy": [("image.fits", "qa", "rms_jy")],
     "thermal_jy": [("image.fits", "qa", "thermal_rms_jy")],
     "peak_jy": [("image.fits", "qa", "peak_jy")],
@@ -237,9 +237,10 @@ def judge_tile(
     """
     choice = sidecars.get("calibration")
     verdicts = {k: sidecars[k].get("verdict") for k in (*STAGES, *TABLES) if k in sidecars}
+    # What is wrong with a calibration is said of the calibration; its tile may still be good.
     reasons = [
         f"{NOUNS.get(kind, kind)}: {reason}"
-        for kind in (*STAGES, *TABLES)
+        for kind in STAGES
         for reason in dig(sidecars.get(kind), "reasons") or []
     ]
     if choice is not None:
@@ -301,9 +302,9 @@ def judge_tile(
         if kind not in TABLES and content.get("timings_s")
     }
     if tile["calibrator"]:
-        solved = [c for k, c in sidecars.items() if k in TABLES and c.get("timings_s")]
-        if solved:
-            tile["seconds"]["calibrate"] = round(sum(s for c in solved for s in _seconds(c)), 3)
+        # One run makes all tables; each of their sidecars holds its times.
+        solved = [sum(_seconds(sidecars[k])) for k in TABLES if k in sidecars]
+        tile["seconds"]["calibrate"] = round(max(solved), 3)
     return tile
 
 
@@ -319,23 +320,17 @@ def judge_calibration(group: str, sidecars: Mapping[str, dict]) -> dict[str, Any
     tables = {k: sidecars[k] for k in TABLES if k in sidecars}
     if not tables:
         return None
+    merged: dict[str, Any] = {}
+    for table in tables.values():
+        merged |= table.get("qa") or {}
     return {
         "group": group,
         "start_mjd": round(group_mjd(group), 6),
-        "calibrator": next(
-            (
-                name
-                for t in tables.values()
-                if (name := dig(t, "qa", "calibrator") or dig(t, "parameters", "calibrator"))
-            ),
-            None,
-        ),
+        "calibrator": merged.get("calibrator"),
         "verdict": worst(t.get("verdict") for t in tables.values()),
-        "reasons": [f".{k}: {r}" for k, t in tables.items() for r in t.get("reasons", [])],
-        "tables": {
-            k: {n: v for n, v in (t.get("qa") or {}).items() if isinstance(v, int | float | str)}
-            for k, t in tables.items()
-        },
+        "reasons": list(dict.fromkeys(r for t in tables.values() for r in t.get("reasons", []))),
+        "tables": sorted(tables),
+        "figures": {n: v for n, v in merged.items() if isinstance(v, int | float | str)},
     }
 
 

@@ -250,7 +250,14 @@ def _calibrations(night_dir: Path, calibrations: list[dict]) -> list[dict]:
             drawn += figures.solution_figures(table)
         order = {"Bandpass": 0, "Gains": 1, "Delays": 2}
         drawn.sort(key=lambda f: order.get(f["title"].split(",")[0].split()[0], 0))
-        out.append(calibration | {"figures": [{"folded": ""} | f for f in drawn], "notes": notes})
+        out.append(
+            calibration
+            | {
+                "figures_of_merit": calibration["figures"],
+                "drawn": [{"folded": ""} | f for f in drawn],
+                "notes": notes,
+            }
+        )
     return out
 
 
@@ -266,6 +273,9 @@ def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str
     qa = (entry or {}).get("qa", {})
     numbers = {k: v for k, v in qa.items() if isinstance(v, int | float | str)}
     shown["words"] = ", ".join(f"{words(k)} {short(v)}" for k, v in numbers.items())
+    left_out = [f"{e['tile']} ({e['reason']})" for e in qa.get("left_out") or []]
+    if left_out:
+        shown["words"] += ". Left out: " + ", ".join(left_out)
     try:
         planes = figures.read_planes(path) if path.exists() else []
     except DataError as error:
@@ -554,6 +564,12 @@ def _memory(night_dir: Path, night: str) -> dict[str, float]:
     return peak
 
 
+def _flags(found: dict, tiles: list[dict]) -> dict[str, dict]:
+    """Return the flag statistics of each tile, empty where it was not converted."""
+    groups = found["groups"]
+    return {t["group"]: dig(groups.get(t["group"]), "ms", "qa", "flags") or {} for t in tiles}
+
+
 def _parameters(found: dict) -> dict[str, dict]:
     """Return the options of each step, from the first sidecar that tells."""
     out: dict[str, dict] = {}
@@ -672,6 +688,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
                 lambda: figures.astrometry(*measured_offsets(night_dir, rows)), mosaics
             ),
             "variability": variables["plot"],
+            "flags": figures.flags(_flags(found, judged["tiles"])),
         }
         calibrations = _calibrations(night_dir, judged["calibrations"])
     return (

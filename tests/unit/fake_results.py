@@ -307,6 +307,20 @@ def make_results(
     return FakeResults(root, nights, groups, sources, variable, inventory)
 
 
+def make_flags(rng):
+    """Flag statistics as the conversion writes them: interference, band edges, a dead antenna."""
+    channel = np.clip(rng.normal(0.08, 0.01, 96), 0, 1)
+    channel[19:22], channel[:2], channel[-2:] = 1.0, 0.5, 0.5
+    antenna = {str(a + 1): round(float(rng.uniform(0.08, 0.2)), 3) for a in range(24)}
+    antenna["4"] = 1.0
+    return {
+        "flagged_fraction": 0.2,
+        "flagged_fraction_effective": float(channel.mean()),
+        "by_channel": [round(float(c), 3) for c in channel],
+        "by_antenna": antenna,
+    }
+
+
 def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
     inputs: list[Path] = []
 
@@ -329,7 +343,7 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
             "phase_centre_ra_deg": ra,
             "phase_centre_dec_deg": DEC_DEG,
             "dec_app_deg": DEC_DEG,
-            "flagged_fraction": 0.12 + 0.02 * rng.random(),
+            "flags": make_flags(rng),
             "n_integrations": 24,
         },
         30.0,
