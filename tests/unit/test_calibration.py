@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+
+from dsa110_contimg import calibration
+from dsa110_contimg.calibration import Solution, choose_reference, judge_solution, total_gain
+from dsa110_contimg.errors import DataError
+from dsa110_contimg.products import Sidecar
+
+N_ANT, N_CHAN = 20, 64
+FREQ = np.linspace(1.3e9, 1.5e9, N_CHAN)
+
+
+def solution(values, snr=50.0, flags=None):
+    values = np.asarray(values)
+    n = values.shape[0]
+    flags = np.zeros(values.shape, bool) if flags is None else flags
+    return Solution(np.arange(n), np.full(n, 61000.0), values, flags, np.full(values.shape, snr))
+
+
+def good(rng=None):
+    rng = rng or np.random.default_rng(1)
+    phase = np.exp(1j * rng.uniform(-np.pi, np.pi, (N_ANT, 1, 2)))
+    noise = 1 + 0.01 * (
+        rng.normal(size=(N_ANT, N_CHAN, 2)) + 1j * rng.normal(size=(N_ANT, N_CHAN, 2))
+    )
+    return {
+        "kcal": solution(rng.normal(0, 2, (N_ANT, 1, 2))),
+        "bcal": solution(noise),
+        "gcal": solution(0.07 * phase),
+    }
+
+
+def replace(base, kind, **changes):
+    old = base[kind]
+    fields = {
+        "antenna": old.antenna,
+        "time_mjd": old.time_mjd,
+        "values": old.values,
+        "flags": old.flags,
+        "snr": old.snr,
+    }
+    return base | {kind: Solution(**(fields | changes))}
+
+
+def flags_of(fraction, shape=(N_ANT, N_CHAN, 2)):
+    flags = np.zeros(shape, bool)
+    flags[:, : round(fraction * shape[1])] = True
+    return flags
+
+
+def verdict(solutions):
+    sidecar = Sidecar("calibrate")
+    figures = judge_solution(solutions, sidecar)
+    return sidecar, figures
+
+
+def test_good_solution_with_random_gain_phases_passes():
+    sidecar, figures = verdict(good())
+    assert sidecar.verdict == "pass"
+    assert figures["gain_amplitude_median"] == pytest.approx(0.07)
+    assert figures["n_antennas"] == N_ANT
+    assert figures["bandpass_roughness"] == pytest.approx(0.01 * np.sqrt(2), rel=0.1)
+
+
+def test_absent_antennas_do_not_count():
+    flags = np.zeros((N_ANT, N_CHAN, 2), bool)
+    flags[:8] = True
+    solutions = replace(good(), "bcal", flags=flags)
+    sidecar, figures = verdict(solutions)
+    assert figures["bcal_flagged"] == pytest.approx(0.4)
+    assert figures["bcal_flagged_effective"] == 0
+    assert figures["n_antennas"] == 12
+    assert sidecar.verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "expected", "word"),
+    [
+        ("bcal", {"flags": flags_of(0.25)}, "warn", "flagged"),
+        ("bcal", {"flags": flags_of(0.55)}, "fail", "flagged"),
+        ("gcal", {"snr": np.full((N_ANT, 1, 2), 8.0)}, "warn", "signal-to-noise"),
+        ("gcal", {"snr": np.full((N_ANT, 1, 2), 2.0)}, "fail", "signal-to-noise"),
+        ("bcal", {"values": np.full((N_ANT, N_CHAN, 2), 12 + 0j)}, "warn", "amplitude"),
+        ("kcal", {"values": np.full((N_ANT, 1, 2), 700.0)}, "fail", "delays"),
+    ],
+)
+def test_gates(kind, changes, expected, word):
+    sidecar, _ = verdict(replace(good(), kind, **changes))
+    assert sidecar.verdict == expected
+    assert word in sidecar.reasons[0]
+
+
+def test_gate_on_bandpass_phases():
+    rng = np.random.default_rng(2)
+    phases = np.exp(1j * np.deg2rad(rng.normal(0, 50, (N_ANT, N_CHAN, 2))))
+    sidecar, figures = verdict(replace(good(), "bcal", values=phases))
+    assert sidecar.verdict == "warn"
+    assert figures["bandpass_phase_scatter_deg"] == pytest.approx(50, rel=0.1)
+
+
+def test_gate_on_number_of_antennas():
+    flags = np.zeros((N_ANT, 1, 2), bool)
+    flags[:11] = True
+    sidecar, _ = verdict(replace(good(), "gcal", flags=flags))
+    assert sidecar.verdict == "fail"
+    assert "antennas" in sidecar.reasons[-1]
+
+
+def test_subband_without_solutions_is_a_warning():
+    flags = np.zeros((N_ANT, N_CHAN, 2), bool)
+    flags[:, 8:12] = True
+    sidecar, figures = verdict(replace(good(), "bcal", flags=flags))
+    assert sidecar.verdict == "warn"
+    assert figures["subbands_flagged"] == 1
+
+
+def test_missing_solution_is_a_failure_not_a_crash():
+    sidecar, figures = verdict(good() | {"bcal": None, "gcal": None})
+    assert sidecar.verdict == "fail"
+    assert "bcal, gcal" in sidecar.reasons[0]
+    assert figures == {}
+
+
+def test_everything_flagged_is_a_failure():
+    sidecar, _ = verdict(replace(good(), "gcal", flags=np.ones((N_ANT, 1, 2), bool)))
+    assert sidecar.verdict == "fail"
+
+
+def test_total_gain_is_the_product_with_delays_about_the_band_centre():
+    solutions = good()
+    total = total_gain(solutions, FREQ)
+    tau = solutions["kcal"].values[3, 0, 1] * 1e-9
+    expected = (
+        solutions["bcal"].values[3, :, 1]
+        * solutions["gcal"].values[3, 0, 1]
+        * np.exp(2j * np.pi * tau * (FREQ - FREQ.mean()))
+    )
+    assert np.allclose(total[3, :, 1], expected)
+    assert np.allclose(
+        total_gain(solutions, FREQ, use_delay=False),
+        solutions["bcal"].values * solutions["gcal"].values,
+    )
+
+
+def antennas(**flagged):
+    return {f"DSA-{name[1:]}": {"flagged": f} for name, f in flagged.items()}
+
+
+def test_reference_is_a_healthy_outrigger():
+    assert choose_reference(antennas(a020=0.0, a104=0.02, a109=0.01))[0] == "DSA-104"
+    assert choose_reference(antennas(a020=0.0, a104=0.5, a109=0.01))[0] == "DSA-109"
+    assert choose_reference(antennas(a020=0.0, a104=0.25, a109=0.01))[0] == "DSA-109"
+    assert choose_reference(antennas(a020=0.1, a030=0.0))[0] == "DSA-030"
+
+
+def test_no_healthy_reference_is_said():
+    with pytest.raises(DataError, match="flagged"):
+        choose_reference(antennas(a020=0.9, a104=1.0))
+
+
+def test_roughness_ignores_slopes_and_subband_edges():
+    edges = np.where(np.arange(N_CHAN) % 16 == 0, 0.7, 1.0)
+    ramp = np.exp(1j * np.linspace(0, 2, N_CHAN)) * edges
+    values = np.broadcast_to(ramp[None, :, None], (4, N_CHAN, 2))
+    assert calibration.roughness(values, np.zeros(values.shape, bool)) < 1e-3
