@@ -22,7 +22,7 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
-    freeze_inventory()
+    planning.freeze_inventory(PLAN.inventory, LAYOUT)
 
 
 localrules:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from .config import Config
 from .errors import ConfigError
 from .products import Layout, code_hash, read_sidecar, sidecar_path, write_text
 
+#: Environment variable that names a frozen inventory.
+FROZEN = "CONTIMG_INVENTORY"
 #: Modules whose change alters no number: they are left out of the steps' code hashes.
 PLUMBING = {"__init__", "casa", "cli", "config", "errors", "external", "products"}
 
@@ -86,16 +89,33 @@ def make_plan(config: Config, inventory: ingest.Inventory | None = None) -> Plan
     return Plan(inventory, groups, calibration, epochs.plan_epochs(tiles, config.mosaic))
 
 
-def write_inventory(inventory: ingest.Inventory, layout: Layout) -> Path:
-    """Freeze an inventory in the results folder; return the absolute path."""
+def prepare_jobs(source: Path) -> None:
+    """Set what the programs that a workflow starts find in their environment.
+
+    Jobs run ``python -m dsa110_contimg`` in whichever environment their rule has, so the package is
+    on the path by its place, not by its installation.
+    """
+    path = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def freeze_inventory(inventory: ingest.Inventory, layout: Layout) -> None:
+    """Hand a run's inventory to its jobs.
+
+    One look at the incoming folder serves the whole run: jobs on a cluster parse the workflow
+    again, and would see what has arrived since.
+    """
     path = layout.results.absolute() / "inventory.json"
     write_text(path, json.dumps(inventory.to_dict(), indent=1) + "\n")
-    return path
+    os.environ[FROZEN] = str(path)
 
 
-def read_inventory(path: str) -> ingest.Inventory:
-    """Return a frozen inventory."""
-    return ingest.Inventory.from_dict(json.loads(Path(path).read_text()))
+def frozen_inventory() -> ingest.Inventory | None:
+    """Return the inventory that this process was handed, if any."""
+    path = os.environ.get(FROZEN)
+    return ingest.Inventory.from_dict(json.loads(Path(path).read_text())) if path else None
 
 
 def check_paths(config: Config) -> None:

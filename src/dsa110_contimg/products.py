@@ -88,7 +88,7 @@ class Layout:
         """Return a night's folder or a product of it (``mosaic.fits``, ``photometry.csv``)."""
         return self.results / "nights" / night / name
 
-    def group(self, group: str, kind: str = "") -> Path:
+    def group(self, group: str, kind: str = "", night: str = "") -> Path:
         """Return a group's folder or a product of it.
 
         Parameters
@@ -98,11 +98,22 @@ class Layout:
         kind : str
             What follows ``<id>.``: ``ms``, ``bcal``, ``cal.ms``, ``image.fits``,
             ``photometry.csv``; ``hdf5`` gives the group file, ``group_<id>.hdf5``.
+        night : str
+            The group's night; derived from the id when empty.
         """
-        folder = self.night(night_of(group), "groups") / group
+        folder = self.night(night or night_of(group), "groups") / group
         if not kind:
             return folder
-        return folder / (f"group_{group}.hdf5" if kind == "hdf5" else f"{group}.{kind}")
+        prefix = "group_" if kind.partition(".")[0] == "hdf5" else ""
+        return folder / f"{prefix}{group}.{kind}"
+
+    def log(self, *parts: str) -> Path:
+        """Return the log of a job: ``logs/<step>/<night>/<group>.log``."""
+        return self.results.joinpath("logs", *parts[:-1], f"{parts[-1]}.log")
+
+    def timing(self, *parts: str) -> Path:
+        """Return the record of a job's time and memory."""
+        return self.results.joinpath("benchmarks", *parts[:-1], f"{parts[-1]}.tsv")
 
     def lightcurves(self, name: str = "") -> Path:
         """Return the light-curve folder or a product in it."""

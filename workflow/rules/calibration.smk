@@ -9,7 +9,7 @@ rule calibrate:
         delay=directory(tile("kcal")),
         bandpass=directory(tile("bcal")),
         gain=directory(tile("gcal")),
-        sidecars=[tile(kind + ".json") for kind in ("kcal", "bcal", "gcal")],
+        sidecars=[tile(f"{kind}.json") for kind in ("kcal", "bcal", "gcal")],
     log:
         log_of("calibrate", "{night}", "{group}"),
     benchmark:
@@ -25,8 +25,7 @@ rule calibrate:
         calibrators=calibrator_table(),
         options=options("calibration"),
     shell:
-        STEP
-        + " calibrate {input.ms} {params.prefix} --calibrator {params.calibrator:q}"
+        "python -m dsa110_contimg calibrate {input.ms} {params.prefix} --calibrator {params.calibrator:q}"
         " {params.calibrators} --catalog {input.catalog} {params.options} > {log} 2>&1"
 
 
@@ -51,5 +50,4 @@ rule apply:
         candidates=candidate_options,
         options=options("apply"),
     shell:
-        STEP
-        + " apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"
+        "python -m dsa110_contimg apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"

@@ -1,5 +1,4 @@
 # Every function of the workflow: configuration, plan, names of products, inputs of rules.
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -7,32 +6,20 @@ from pathlib import Path
 SRC = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SRC))
 
-# Jobs run `python -m dsa110_contimg <step>`, in whichever environment their rule has.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    dict.fromkeys(
-        [str(SRC), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    )
-)
-os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 from dsa110_contimg import planning
 from dsa110_contimg.config import load_config, to_args
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.products import GROUP_ID, NIGHT, Layout
 
-# One look at the incoming folder serves the whole run: jobs on a cluster, which parse this file
-# again, are handed the inventory that the run began with.
-FROZEN = os.environ.get("CONTIMG_INVENTORY")
+planning.prepare_jobs(SRC)
 
 try:
     CONFIG = load_config(config)
-    PLAN = planning.make_plan(CONFIG, FROZEN and planning.read_inventory(FROZEN))
+    PLAN = planning.make_plan(CONFIG, planning.frozen_inventory())
 except ContimgError as error:
     sys.exit(f"contimg: {error}")
 
 LAYOUT = Layout(CONFIG.results)
-STEP = "python -m dsa110_contimg"
 TILE_PRODUCTS = ("image.fits", "photometry.csv")
 TILE_MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")
 MOSAIC_MAPS = ("weight", "rms")
@@ -45,22 +32,14 @@ wildcard_constraints:
     hour=r"\d{2}",
 
 
-def freeze_inventory():
-    """Hand the inventory of this run to the jobs that parse the workflow again."""
-    os.environ["CONTIMG_INVENTORY"] = str(
-        planning.write_inventory(PLAN.inventory, LAYOUT)
-    )
-
-
 def tile(kind):
     """Name of a product of a group, with wildcards."""
-    name = "group_{group}.hdf5" if kind == "hdf5" else "{group}." + kind
-    return str(LAYOUT.results / "nights/{night}/groups/{group}" / name)
+    return str(LAYOUT.group("{group}", kind, night="{night}"))
 
 
 def nightly(name):
     """Name of a product of a night, with wildcards."""
-    return str(LAYOUT.results / "nights/{night}" / name)
+    return str(LAYOUT.night("{night}", name))
 
 
 def curves(name):
@@ -68,20 +47,14 @@ def curves(name):
     return str(LAYOUT.lightcurves(name))
 
 
-def log_of(step, *wildcards):
+def log_of(*parts):
     """Name of a rule's log."""
-    return (
-        str(LAYOUT.results.joinpath("logs", step, *wildcards[:-1]))
-        + f"/{wildcards[-1]}.log"
-    )
+    return str(LAYOUT.log(*parts))
 
 
-def timing_of(step, *wildcards):
-    """Name of a rule's resource record."""
-    return (
-        log_of(step, *wildcards).replace("/logs/", "/benchmarks/").removesuffix("log")
-        + "tsv"
-    )
+def timing_of(*parts):
+    """Name of a rule's record of time and memory."""
+    return str(LAYOUT.timing(*parts))
 
 
 def options(*sections):

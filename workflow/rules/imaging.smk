@@ -7,7 +7,7 @@ rule image:
         catalog=str(CONFIG.catalog),
     output:
         image=tile("image.fits"),
-        maps=[tile(kind + ".fits") for kind in TILE_MAPS],
+        maps=[tile(f"{kind}.fits") for kind in TILE_MAPS],
         sidecar=tile("image.fits.json"),
     log:
         log_of("image", "{night}", "{group}"),
@@ -22,8 +22,7 @@ rule image:
         prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
         options=options("imaging"),
     shell:
-        STEP
-        + " image {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
+        "python -m dsa110_contimg image {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
         " {params.options} > {log} 2>&1"
 
 
@@ -45,5 +44,5 @@ rule tile_photometry:
         code=code("photometry"),
         options=options("photometry"),
     shell:
-        STEP + " photometry {input.image} {output.table} --catalog {input.catalog}"
+        "python -m dsa110_contimg photometry {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"

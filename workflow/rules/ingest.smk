@@ -6,7 +6,7 @@ rule group:
         subbands,
     output:
         group=tile("hdf5"),
-        sidecar=tile("hdf5") + ".json",
+        sidecar=tile("hdf5.json"),
     log:
         log_of("group", "{night}", "{group}"),
     benchmark:
@@ -16,7 +16,7 @@ rule group:
     params:
         code=code("ingest"),
     shell:
-        STEP + " group {output.group} {input} > {log} 2>&1"
+        "python -m dsa110_contimg group {output.group} {input} > {log} 2>&1"
 
 
 rule convert:
@@ -37,4 +37,4 @@ rule convert:
         code=code("conversion"),
         options=options("conversion", "flagging"),
     shell:
-        STEP + " convert {input} {output.ms} {params.options} > {log} 2>&1"
+        "python -m dsa110_contimg convert {input} {output.ms} {params.options} > {log} 2>&1"

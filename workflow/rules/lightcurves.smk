@@ -20,4 +20,4 @@ rule lightcurves:
         folder=folder_of,
         options=options("lightcurves"),
     shell:
-        STEP + " lightcurves {params.folder} {input} {params.options} > {log} 2>&1"
+        "python -m dsa110_contimg lightcurves {params.folder} {input} {params.options} > {log} 2>&1"

@@ -6,7 +6,7 @@ rule hour_mosaic:
         hour_images,
     output:
         image=nightly("mosaic_{hour}.fits"),
-        maps=[nightly("mosaic_{hour}." + kind + ".fits") for kind in MOSAIC_MAPS],
+        maps=[nightly(f"mosaic_{{hour}}.{kind}.fits") for kind in MOSAIC_MAPS],
         sidecar=nightly("mosaic_{hour}.fits.json"),
     log:
         log_of("mosaic", "{night}", "{hour}"),
@@ -20,7 +20,7 @@ rule hour_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        STEP + " mosaic {output.image} {input} {params.options} > {log} 2>&1"
+        "python -m dsa110_contimg mosaic {output.image} {input} {params.options} > {log} 2>&1"
 
 
 rule night_mosaic:
@@ -28,7 +28,7 @@ rule night_mosaic:
         night_images,
     output:
         image=nightly("mosaic.fits"),
-        maps=[nightly("mosaic." + kind + ".fits") for kind in MOSAIC_MAPS],
+        maps=[nightly(f"mosaic.{kind}.fits") for kind in MOSAIC_MAPS],
         sidecar=nightly("mosaic.fits.json"),
     log:
         log_of("mosaic", "{night}", "night"),
@@ -42,7 +42,7 @@ rule night_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        STEP + " mosaic {output.image} {input} {params.options} > {log} 2>&1"
+        "python -m dsa110_contimg mosaic {output.image} {input} {params.options} > {log} 2>&1"
 
 
 rule night_photometry:
@@ -63,5 +63,5 @@ rule night_photometry:
         code=code("photometry"),
         options=options("photometry"),
     shell:
-        STEP + " photometry {input.image} {output.table} --catalog {input.catalog}"
+        "python -m dsa110_contimg photometry {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"

@@ -18,7 +18,7 @@ rule night_qa:
         code=code("qa"),
         folder=folder_of,
     shell:
-        STEP + " qa {params.folder} {output} > {log} 2>&1"
+        "python -m dsa110_contimg qa {params.folder} {output} > {log} 2>&1"
 
 
 # A night's page shows the light curves as they were when it was made: a later night remakes the light
@@ -46,8 +46,7 @@ rule night_report:
         folder=folder_of,
         curves=lambda wildcards, input: str(Path(input.curves).parent),
     shell:
-        STEP
-        + " report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
+        "python -m dsa110_contimg report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
 
 
 rule index:
@@ -66,4 +65,4 @@ rule index:
         code=code("index"),
         results=folder_of,
     shell:
-        STEP + " index {params.results} {output} > {log} 2>&1"
+        "python -m dsa110_contimg index {params.results} {output} > {log} 2>&1"
