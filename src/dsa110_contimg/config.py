@@ -50,6 +50,10 @@ class ConversionOptions(Options):
     writer: Literal["auto", "direct", "pyuvdata"] = "auto"
     """``direct`` streams; ``pyuvdata`` is the reference; ``auto`` takes the reference up to two
     subbands."""
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
+    """Processes that read and rotate, of the ``direct`` writer; 0 does all in one process."""
+    scratch: Path | None = None
+    """Folder to build the Measurement Set in before it is moved to its place (a tmpfs, say)."""
 
 
 class FlaggingOptions(Options):
@@ -159,6 +163,9 @@ class PhotometryOptions(Options):
     """The field of a tile is where its primary beam is at least this."""
     upper_limit_sigma: Positive = 5.0
     """Upper limits are this many times the local rms."""
+    follow_offset: bool = True
+    """Measure at catalogue positions moved by the image's median position offset, where it is
+    significant and above a fiftieth of the beam."""
 
 
 class MosaicOptions(Options):

@@ -67,6 +67,8 @@ EDGE_FRACTION, LEAST_FRACTION = 0.99, 0.6
 NOISY = 2.0
 #: Least signal-to-noise ratio, and least number, of the isolated sources of a position offset.
 ASTROMETRY_SNR, ASTROMETRY_N = 20.0, 3
+#: Least number of them for positions to be moved by it before fluxes are measured.
+FOLLOW_N = 5
 #: Side of the square in which the noise autocorrelation is measured, pixels.
 _ACF_SIDE = 1024
 _FWHM = np.sqrt(8 * np.log(2))
@@ -522,7 +524,8 @@ def measure(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> 
     DataFrame
         One row for each source of at least ``min_flux_jy`` in the field, with the columns of
         `COLUMNS` except ``group_or_epoch`` and ``image``, and ``shift_ra_deg``, ``shift_dec_deg``
-        (fitted centroid minus catalogue, on the sky). The field is where the beam is at least
+        (fitted centroid minus catalogue, on the sky), ``moved`` (measured off the catalogue
+        position because all of the image is). The field is where the beam is at least
         ``pb_limit``, or where a mosaic has weight. All fluxes and noises are divided by the beam.
         ``pb`` of a mosaic is its sensitivity relative to its best point (of a tile with even noise
         that is the beam itself, up to its peak). ``upper_limit_jy`` is blank for a detection.
@@ -533,10 +536,11 @@ def measure(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> 
     ra, dec = chosen.ra_deg.to_numpy(), chosen.dec_deg.to_numpy()
     n = len(chosen)
     if n and np.isfinite(plane.beam_deg).all() and plane.beam_deg[1] > 0:
-        fit = forced_fit(plane, ra, dec)
+        fit, moved = _follow(plane, ra, dec, options)
     else:
         blank = np.full(n, np.nan)
         fit = Fit(blank, blank, blank, blank, np.zeros(n, bool), np.full((n, 2), np.nan))
+        moved = np.zeros(2)
     known = fit.local_rms[np.isfinite(fit.local_rms)]
     typical = np.median(known) if known.size else np.nan
     divide = chosen["pb"].to_numpy() if plane.response is not None else np.ones(n)
@@ -565,10 +569,41 @@ def measure(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> 
             "catalog_flux_jy": flux_at(chosen.flux_jy, chosen.alpha, plane.freq_hz),
             "pb": chosen["pb"].to_numpy(),
             "flags": ["|".join(w for w, on in words.items() if on[i]) for i in range(n)],
-            "shift_ra_deg": fit.shift_deg[:, 0],
-            "shift_dec_deg": fit.shift_deg[:, 1],
+            "shift_ra_deg": fit.shift_deg[:, 0] + moved[0],
+            "shift_dec_deg": fit.shift_deg[:, 1] + moved[1],
+            "moved": bool(moved.any()),
         }
     )
+
+
+def _follow(plane: Plane, ra, dec, options: PhotometryOptions) -> tuple[Fit, np.ndarray]:
+    """Fit at the catalogue positions, or where the image as a whole has them.
+
+    Returns
+    -------
+    fit : Fit
+        At the positions that were moved.
+    moved : (2,) array
+        By how much they were moved, east and north, deg; 0 where the offset is not significant.
+    """
+    fit = forced_fit(plane, ra, dec)
+    clean = ~fit.blended & (fit.coverage >= EDGE_FRACTION)
+    with np.errstate(invalid="ignore"):
+        bright = clean & (fit.flux / fit.error > ASTROMETRY_SNR)
+    if not options.follow_offset or bright.sum() < FOLLOW_N:
+        return fit, np.zeros(2)
+    moved, error = _median_offset(fit.shift_deg[bright])
+    length = np.hypot(*moved)
+    if not max(3 * error, plane.beam_deg[1] / 50) < length < plane.beam_deg[1] / 2:
+        return fit, np.zeros(2)
+    return forced_fit(plane, ra + moved[0] / np.cos(np.deg2rad(dec)), dec + moved[1]), moved
+
+
+def _median_offset(shift: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the median of offsets (n, 2) and its error in either direction."""
+    median = np.median(shift, axis=0)
+    scatter = 1.4826 * np.median(np.abs(shift - median))
+    return median, float(1.2533 * scatter / np.sqrt(len(shift)))
 
 
 def _in_field(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> pd.DataFrame:
@@ -607,20 +642,19 @@ def position_offset(table: pd.DataFrame) -> dict | None:
     -------
     dict or None
         ``n``, ``ra_offset_arcsec``, ``dec_offset_arcsec`` (measured minus catalogue, on the sky),
-        ``error_arcsec`` of either median and ``scatter_arcsec``; None below three sources.
+        ``error_arcsec`` of either median, and ``followed``: whether the fluxes were measured at
+        positions moved by it. None below three sources.
     """
     bright = table[(table.snr > ASTROMETRY_SNR) & (table["flags"] == "")]
     if len(bright) < ASTROMETRY_N:
         return None
-    shift = 3600 * bright[["shift_ra_deg", "shift_dec_deg"]].to_numpy()
-    median = np.median(shift, axis=0)
-    scatter = 1.4826 * np.median(np.abs(shift - median))
+    median, error = _median_offset(3600 * bright[["shift_ra_deg", "shift_dec_deg"]].to_numpy())
     return {
         "n": len(bright),
         "ra_offset_arcsec": median[0],
         "dec_offset_arcsec": median[1],
-        "error_arcsec": 1.2533 * scatter / np.sqrt(len(bright)),
-        "scatter_arcsec": scatter,
+        "error_arcsec": error,
+        "followed": bool(bright.moved.any()),
     }
 
 

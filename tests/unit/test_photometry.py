@@ -131,6 +131,7 @@ def test_centroids_and_position_offset():
             "flags": "",
             "shift_ra_deg": moved.shift_deg[:, 0],
             "shift_dec_deg": moved.shift_deg[:, 1],
+            "moved": False,
         }
     )
     offset = position_offset(table)
@@ -138,6 +139,26 @@ def test_centroids_and_position_offset():
     assert offset["ra_offset_arcsec"] == pytest.approx(-2.4, abs=0.05)
     assert 0 < offset["error_arcsec"] < 0.05
     assert position_offset(table[:2]) is None
+
+
+def test_fluxes_follow_an_offset_of_the_whole_image():
+    """An image 2 px (a third of a beam) off the catalogue loses a fifth of the flux, or none."""
+    plane, x, y, flux = scene(snr=(50, 200))
+    ra, dec = plane.wcs.all_pix2world(x - 1.4, y + 1.0, 0)
+    catalog = pd.DataFrame({"name": [str(i) for i in range(x.size)], "ra_deg": ra, "dec_deg": dec})
+    catalog = catalog.assign(flux_jy=flux, alpha=0.0)
+    plane = Plane(plane.data, plane.wcs, BEAM_DEG, None, np.ones_like(plane.data), freq_hz=FREQ_HZ)
+    options = PhotometryOptions(min_flux_jy=0)
+    table = measure(plane, catalog, options)
+    assert np.median(table.flux_jy / flux) == pytest.approx(1, abs=0.003)
+    assert table.ra_deg.to_numpy() == pytest.approx(ra)
+    offset = position_offset(table)
+    assert offset["followed"] and offset["ra_offset_arcsec"] == pytest.approx(-1.4 * 6, abs=0.1)
+    fixed = measure(plane, catalog, options.model_copy(update={"follow_offset": False}))
+    assert np.median(fixed.flux_jy / flux) < 0.85
+    ra, dec = plane.wcs.all_pix2world(x, y, 0)
+    at_catalogue = catalog.assign(ra_deg=ra, dec_deg=dec)
+    assert not measure(plane, at_catalogue, options).moved.any()
 
 
 def test_edges_and_blanks():
