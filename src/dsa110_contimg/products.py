@@ -142,7 +142,7 @@ def replacing(target: str | os.PathLike) -> Iterator[Path]:
     at the target stays. The temporary's name begins with a dot and ends with the target's suffixes,
     for tools that look at those.
     """
-    target = Path(target)
+    target = Path(target).absolute()  # casacore reads a leading dot as "this folder"
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     _remove(temporary)
