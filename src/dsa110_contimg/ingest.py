@@ -27,6 +27,7 @@ import erfa
 import h5py
 import numpy as np
 
+from .astrometry import Site, Sky, meridian_axes
 from .config import InventoryOptions, add_options, from_args
 from .errors import ConfigError, DataError
 from .products import Sidecar, group_id, night_of, replacing, write_text
@@ -686,6 +687,8 @@ _SHARED = (
     "longitude",
     "altitude",
 )
+#: The correlator stores uvw in single precision; more than this is another declination or layout.
+_UVW_TOLERANCE_M = 0.1
 #: Header items of a subband that the group file replaces.
 _REPLACED = {"freq_array", "channel_width", "Nfreqs", "uvw_array", "phase_type", "object_name"}
 
@@ -729,7 +732,10 @@ def write_group_file(target: str | os.PathLike, paths: Sequence[str | os.PathLik
     with replacing(target) as temporary:
         folder = Path(os.path.realpath(temporary.parent))
         with h5py.File(temporary, "w", libver="latest") as group:
-            _write_header(group, headers[reference], frequencies, width)
+            try:
+                _write_header(group, headers[reference], frequencies, width)
+            except DataError as error:
+                raise DataError(f"{files[reference]}: {error}") from None
             _write_virtual(group, files, headers[reference], folder)
             _write_sources(group, files, folder)
     sidecar.qa = {
@@ -741,7 +747,7 @@ def write_group_file(target: str | os.PathLike, paths: Sequence[str | os.PathLik
         "n_baselines": headers[reference]["Nbls"],
         "dec_app_deg": np.degrees(headers[reference]["dec_app_rad"]),
     }
-    sidecar.write(target, packages=("h5py", "pyuvdata"))
+    sidecar.write(target, packages=("h5py", "astropy"))
     return sidecar
 
 
@@ -847,30 +853,20 @@ def _frequency_plan(files: dict[int, Path], headers: dict[int, dict]) -> tuple[n
 
 def _write_header(group: h5py.File, header: dict, freq: np.ndarray, width: float) -> None:
     """Write the header of the group file (UVH5 1.2)."""
-    from pyuvdata import utils  # slow to import, and needed here alone
-
     n_bl, n_times, n_chan = header["Nbls"], header["Ntimes"], len(freq)
-    site = _location(header)
     times = header["time_array"].reshape(n_times, n_bl)
     if (times != times[:, :1]).any():
         raise DataError("time_array is not ordered by time, then baseline")
-    lst = np.repeat(utils.get_lst_for_time(times[:, 0], telescope_loc=site), n_bl)
-    azimuth, elevation = erfa.hd2ae(0.0, header["dec_app_rad"], site.lat.rad)
-    dec = np.full(lst.shape, header["dec_app_rad"])
-    pa = np.zeros(lst.shape)
-    uvw = utils.phasing.calc_uvw(
-        app_ra=lst,
-        app_dec=dec,
-        frame_pa=pa,
-        lst_array=lst,
-        use_ant_pos=True,
-        antenna_positions=header["antenna_positions"],
-        antenna_numbers=header["antenna_numbers"],
-        ant_1_array=header["ant_1_array"],
-        ant_2_array=header["ant_2_array"],
-        telescope_lat=site.lat.rad,
-        telescope_lon=site.lon.rad,
+    site = Site(
+        np.radians(float(header["latitude"])),
+        np.radians(float(header["longitude"])),
+        float(header["altitude"]),
     )
+    sky = Sky(times[:, 0], site)
+    lst = np.repeat(sky.lst, n_bl)
+    azimuth, elevation = erfa.hd2ae(0.0, header["dec_app_rad"], site.latitude)
+    dec = np.full(lst.shape, header["dec_app_rad"])
+    uvw = _meridian_uvw(header, sky)
     out = group.create_group("Header")
     derived = _REPLACED | {"extra_keywords", "dec_app_rad", "phase_center_app_dec"}
     for name, value in header.items():
@@ -896,7 +892,7 @@ def _write_header(group: h5py.File, header: dict, freq: np.ndarray, width: float
         "phase_center_id_array": np.zeros(lst.shape, int),
         "phase_center_app_ra": lst,
         "phase_center_app_dec": dec,
-        "phase_center_frame_pa": pa,
+        "phase_center_frame_pa": np.zeros(lst.shape),
     }.items():
         if name in out:
             del out[name]
@@ -911,29 +907,29 @@ def _write_header(group: h5py.File, header: dict, freq: np.ndarray, width: float
         "info_source": np.bytes_("correlator header"),
     }.items():
         centre[name] = value
-    _compare_uvw(header, uvw)
 
 
-def _compare_uvw(header: dict, uvw: np.ndarray) -> None:
-    """Refuse a file whose own uvw coordinates contradict its antenna positions and declination."""
+def _meridian_uvw(header: dict, sky: Sky) -> np.ndarray:
+    """Return uvw (rows, 3), m, at hour angle 0, and check those of the file against it."""
+    numbers = np.atleast_1d(header["antenna_numbers"])
+    order = np.argsort(numbers)
+    index = []
+    for name in ("ant_1_array", "ant_2_array"):
+        at = np.searchsorted(numbers, header[name], sorter=order).clip(max=len(numbers) - 1)
+        if (numbers[order[at]] != header[name]).any():
+            raise DataError(f"{name} holds numbers that antenna_numbers does not")
+        index.append(order[at])
+    antennas = sky.antenna_uvw(
+        header["antenna_positions"], meridian_axes(np.array([header["dec_app_rad"]]))
+    )[0]
+    uvw = antennas[index[1]] - antennas[index[0]]
     worst = np.abs(header["uvw_array"] - uvw).max()
-    if worst > 0.1:
+    if worst > _UVW_TOLERANCE_M:
         raise DataError(
-            f"uvw_array differs by up to {worst:.2f} m from its antenna positions at hour angle 0 "
-            "and the declination of the header"
+            f"uvw_array is up to {worst:.2f} m from what the antenna positions give at hour angle "
+            "0 and the declination of the header"
         )
-
-
-def _location(header: dict):
-    """Return the reference position of a header as an `astropy.coordinates.EarthLocation`."""
-    from astropy import units as u
-    from astropy.coordinates import EarthLocation
-
-    return EarthLocation.from_geodetic(
-        float(header["longitude"]) * u.deg,
-        float(header["latitude"]) * u.deg,
-        float(header["altitude"]) * u.m,
-    )
+    return uvw
 
 
 def _write_virtual(group: h5py.File, files: dict[int, Path], header: dict, folder: Path) -> None:
