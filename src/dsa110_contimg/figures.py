@@ -24,6 +24,7 @@ __all__ = [
     "Solutions",
     "completeness",
     "flux_scale",
+    "gain_history",
     "image_uri",
     "light_curve",
     "noise",
@@ -32,6 +33,7 @@ __all__ = [
     "shrink",
     "solution_figures",
     "style",
+    "trends",
     "variability_plane",
 ]
 
@@ -560,12 +562,21 @@ def noise(tiles: list[dict]) -> str | None:
             mew=1.5,
             label="thermal",
         )
+    axis.set(xlabel="UTC (h)", ylabel="noise (mJy/beam)")
+    _flux_axis(axis)
+    axis.legend(ncols=2)
+    return _uri(figure)
+
+
+def _flux_axis(axis: Any) -> None:
+    """Make an axis of fluxes logarithmic where they span more than a decade, else begin at zero."""
+    low, high = axis.dataLim.intervaly
+    if low <= 0 or high < 10 * low:
+        axis.set_ylim(bottom=0)
+        return
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
     axis.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:.0e}"[0] in "25" else "")
-    axis.set(xlabel="UTC (h)", ylabel="noise (mJy/beam)")
-    axis.legend(ncols=2)
-    return _uri(figure)
 
 
 def _hour(mjd: float) -> float:
@@ -690,26 +701,86 @@ def astrometry(offsets: np.ndarray, snr: np.ndarray) -> str | None:
     return _uri(figure)
 
 
-def light_curve(mjd: Any, flux: Any, error: Any, limit: Any = None, width: float = 5.2) -> str:
-    """Draw one light curve: fluxes with errors, upper limits as arrows, the weighted mean."""
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return round numbers between two limits, about so many."""
+    span = max(high - low, 1e-12)
+    power = 10.0 ** np.floor(np.log10(span / about))
+    step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= about)
+    return [float(k * step) for k in range(int(np.ceil(low / step)), int(high / step + 1e-9) + 1)]
+
+
+def light_curve(
+    mjd: Any, flux: Any, error: Any, limit: Any = None, width: int = 800, height: int = 220
+) -> str:
+    """Draw one light curve as SVG: fluxes with errors, upper limits as arrows, the weighted mean.
+
+    Parameters
+    ----------
+    mjd, flux, error : (n,) array
+        UTC days, Jy, Jy; NaN where there is none.
+    limit : (n,) array, optional
+        Upper limit where the source was not detected, Jy; NaN elsewhere.
+    width, height : int
+        Size, pixels.
+    """
     mjd, flux, error = (np.asarray(a, float) for a in (mjd, flux, error))
     limit = np.full(mjd.shape, np.nan) if limit is None else np.asarray(limit, float)
-    figure, axis = _figure(width, 2.1)
-    seen = ~np.isfinite(limit)
-    axis.errorbar(mjd[seen], 1e3 * flux[seen], 1e3 * error[seen], fmt="o", color=BLUE, ms=4, lw=0.9)
-    axis.plot(
-        mjd[~seen], 1e3 * limit[~seen], "v", color=GREY, mfc="none", ms=6, label="upper limit"
-    )
-    good = np.isfinite(flux) & (error > 0)
+    flux, error, limit = 1e3 * flux, 1e3 * error, 1e3 * limit
+    left, right, top, bottom = 62, width - 10, 10, height - 36
+    seen = np.isfinite(flux) & ~np.isfinite(limit)
+    reach = np.concatenate([(flux + error)[seen], limit[np.isfinite(limit)], [0.0]])
+    high = 1.08 * np.nanmax(reach) or 1.0
+    low = min(0.0, 1.08 * float(np.nanmin(np.append((flux - error)[seen], 0.0))))
+    margin = max(0.04 * np.ptp(mjd), 0.02) if mjd.size else 1.0
+    first, last = (mjd.min() - margin, mjd.max() + margin) if mjd.size else (0.0, 1.0)
+
+    def x(day: float) -> str:
+        return f"{left + (day - first) / (last - first) * (right - left):.1f}"
+
+    def y(value: float) -> str:
+        return f"{bottom - (value - low) / (high - low) * (bottom - top):.1f}"
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" class="curve" role="img" font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>'
+    ]
+    for value in ticks(low, high):
+        parts.append(
+            f'<path d="M{left} {y(value)}H{right}" stroke="#ddd"/>'
+            f'<text x="{left - 5}" y="{y(value)}" dy="4" text-anchor="end">{value:g}</text>'
+        )
+    for day in ticks(first, last, 6):
+        parts.append(
+            f'<path d="M{x(day)} {bottom}v4" stroke="#555"/>'
+            f'<text x="{x(day)}" y="{bottom + 16}" text-anchor="middle">{day:.8g}</text>'
+        )
+    good = seen & (error > 0)
     if good.any():
         mean = np.average(flux[good], weights=error[good] ** -2.0)
-        axis.axhline(1e3 * mean, color="black", lw=0.8, ls="--", label="weighted mean")
-    axis.ticklabel_format(useOffset=False, style="plain", axis="x")
-    axis.locator_params(axis="x", nbins=5)
-    axis.set(xlabel="MJD", ylabel="flux (mJy)")
-    axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-    axis.legend(loc="lower left")
-    return _uri(figure)
+        parts.append(
+            f'<path d="M{left} {y(mean)}H{right}" stroke="#000" stroke-dasharray="5 4">'
+            f"<title>weighted mean {mean:.4g} mJy</title></path>"
+        )
+    for day, s, e, upper in zip(mjd, flux, error, limit, strict=True):
+        if np.isfinite(upper):
+            parts.append(
+                f'<path d="M{x(day)} {y(upper)}m-5 0h10l-5 9z" fill="#fff" stroke="{GREY}">'
+                f"<title>MJD {day:.4f}: below {upper:.3g} mJy</title></path>"
+            )
+        elif np.isfinite(s):
+            bar = f"M{x(day)} {y(s - e)}V{y(s + e)}" if np.isfinite(e) else ""
+            parts.append(
+                f'<path d="{bar}" stroke="{BLUE}"/><circle cx="{x(day)}" cy="{y(s)}" r="3.5" '
+                f'fill="{BLUE}"><title>MJD {day:.4f}: {s:.4g} ± {e:.2g} mJy</title></circle>'
+            )
+    parts.append(
+        f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#000"/>'
+        f'<text x="{(left + right) / 2:.0f}" y="{height - 5}" text-anchor="middle">MJD</text>'
+        f'<text transform="translate(14 {(top + bottom) / 2:.0f}) rotate(-90)" '
+        f'text-anchor="middle">flux (mJy)</text></svg>'
+    )
+    return "".join(parts)
 
 
 def variability_plane(table: list[dict], eta_limit: float, v_limit: float) -> str | None:
@@ -726,4 +797,89 @@ def variability_plane(table: list[dict], eta_limit: float, v_limit: float) -> st
     axis.axvline(v_limit, color="black", lw=0.8, ls="--")
     axis.set(xlabel="V = standard deviation / mean", ylabel="η (reduced χ² about the mean)")
     axis.legend(loc="upper left")
+    return _uri(figure)
+
+
+# --- many nights ----------------------------------------------------------------------------------
+
+
+def trends(nights: list[dict]) -> str | None:
+    """Draw noise, flux scale, completeness and usable tiles against the night.
+
+    Parameters
+    ----------
+    nights : list of dict
+        ``night``, ``rms_jy``, ``thermal_jy``, ``flux_ratio``, ``flux_ratio_error``,
+        ``completeness``, ``usable`` (share of tiles); None where unknown.
+    """
+    if not nights:
+        return None
+    import matplotlib.dates as mdates
+
+    days = np.array([n["night"] for n in nights], "datetime64[D]")
+    column = {
+        name: np.array([np.nan if n[name] is None else n[name] for n in nights], float)
+        for name in nights[0]
+        if name != "night"
+    }
+    figure, axes = _figure(10.5, 6, 3, 1, sharex=True)
+    axes[0].plot(days, 1e3 * column["rms_jy"], "o", color=BLUE, ms=4, label="measured")
+    axes[0].plot(days, 1e3 * column["thermal_jy"], "_", color="black", ms=9, label="thermal")
+    axes[0].set_ylabel("tile noise\n(mJy/beam)")
+    _flux_axis(axes[0])
+    axes[1].axhline(1, color="black", lw=0.8)
+    axes[1].errorbar(
+        days, column["flux_ratio"], column["flux_ratio_error"], fmt="o", color=BLUE, ms=4, lw=1
+    )
+    axes[1].set(ylabel="measured /\ncatalogue flux")
+    axes[2].plot(days, column["usable"], "s", color=BLUE, ms=4, label="tiles usable")
+    axes[2].plot(
+        days, column["completeness"], "x", color=RED, ms=6, label="complete above 10 sigma"
+    )
+    axes[2].set(ylabel="share", ylim=(-0.05, 1.08))
+    for axis in (axes[0], axes[2]):
+        axis.legend(ncols=2, loc="best")
+    few = len(days) <= 8
+    locator = mdates.DayLocator() if few else mdates.AutoDateLocator(minticks=2, maxticks=10)
+    axes[2].xaxis.set_major_locator(locator)
+    axes[2].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    return _uri(figure)
+
+
+def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
+    """Draw the gain amplitude of every antenna over all calibrations, relative to its median.
+
+    Parameters
+    ----------
+    solutions : list of (str, Solutions)
+        Group id and gain table, in order of time.
+    """
+    names = list(dict.fromkeys(name for _, table in solutions for name in table.antennas))
+    data = np.full((len(names), len(solutions)), np.nan)
+    for i, (_, table) in enumerate(solutions):
+        amplitude = np.ma.median(np.ma.abs(table.values), axis=(0, 2, 3)).filled(np.nan)
+        for name, value in zip(table.antennas, amplitude, strict=True):
+            data[names.index(name), i] = value
+    known = np.isfinite(data).any(axis=1)
+    if not known.any():
+        return None
+    data, names = data[known], [n for n, k in zip(names, known, strict=True) if k]
+    relative = data / np.nanmedian(data, axis=1, keepdims=True)
+    figure, axis = _figure(10.5, 1.6 + 0.06 * len(names))
+    axis.grid(False)
+    axis.patch.set(hatch="xxx", edgecolor="#bbbbbb", facecolor="#eeeeee")
+    shown = axis.imshow(
+        np.ma.masked_invalid(relative),
+        aspect="auto",
+        cmap="cividis",
+        vmin=0.7,
+        vmax=1.3,
+        interpolation="nearest",
+    )
+    ticks_y = list(range(0, len(names), max(1, len(names) // 24)))
+    axis.set_yticks(ticks_y, [names[i] for i in ticks_y])
+    ticks_x = list(range(0, len(solutions), max(1, len(solutions) // 10)))
+    axis.set_xticks(ticks_x, [solutions[i][0][:8] for i in ticks_x])
+    axis.set(ylabel="antenna", xlabel="calibration")
+    figure.colorbar(shown, ax=axis, label="gain amplitude / its median", pad=0.01)
     return _uri(figure)

@@ -295,6 +295,10 @@ def judge_tile(
     tile["noise_ratio"] = (
         tile["rms_jy"] / tile["thermal_jy"] if tile["rms_jy"] and tile["thermal_jy"] else None
     )
+    flags = dig(sidecars.get("ms"), "qa", "flags") or {}
+    tile["dead_antennas"] = sorted(
+        {*flags.get("absent_antennas", []), *flags.get("dead_antennas", [])}
+    )
     tile["flux_scale"] = flux_scale(read_photometry(folder / f"{group}.photometry.csv"))
     tile["seconds"] = {
         content.get("step", kind): round(sum(_seconds(content)), 3)

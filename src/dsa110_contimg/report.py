@@ -63,18 +63,19 @@ NEXT_STEP = {
 # --- words ----------------------------------------------------------------------------------------
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether something is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
 
 
 def fixed(value: Any, digits: int = 2) -> str:
     """Format a number with fixed decimals; a dash for what is absent."""
-    return f"{value:.{digits}f}" if _is_number(value) else "–"
+    return f"{value:.{digits}f}" if is_number(value) else "–"
 
 
 def mjy(value: Any) -> str:
     """Format a flux in Jy as mJy with three significant digits."""
-    if not _is_number(value):
+    if not is_number(value):
         return "–"
     text = f"{1e3 * value:.3g}"
     return f"{float(text):.0f}" if "e" in text else text
@@ -82,12 +83,12 @@ def mjy(value: Any) -> str:
 
 def percent(value: Any) -> str:
     """Format a fraction as a percentage."""
-    return f"{100 * value:.1f} %" if _is_number(value) else "–"
+    return f"{100 * value:.1f} %" if is_number(value) else "–"
 
 
 def hms(ra_deg: Any) -> str:
     """Format a right ascension as hours and minutes."""
-    if not _is_number(ra_deg):
+    if not is_number(ra_deg):
         return "–"
     minutes = round(ra_deg % 360 * 4) % 1440
     return f"{minutes // 60:02d}h{minutes % 60:02d}m"
@@ -100,6 +101,11 @@ def short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if np.isfinite(value) else "–"
     return str(value)
+
+
+def field(value: Any, name: str) -> str:
+    """Format a value of a table as its column's name asks: positions keep their digits."""
+    return fixed(value, 4) if name.endswith("_deg") else short(value)
 
 
 def words(name: str) -> str:
@@ -126,7 +132,7 @@ def environment():
         undefined=StrictUndefined,
         trim_blocks=False,
     )
-    env.filters |= {f.__name__: f for f in (fixed, mjy, percent, hms, short, words)}
+    env.filters |= {f.__name__: f for f in (field, fixed, mjy, percent, hms, short, words)}
     return env
 
 
@@ -403,14 +409,14 @@ def _candidates(folder: Path | None, night_dir: Path) -> dict[str, Any]:
         return nothing
     import pandas as pd
 
-    listed = _read_table(folder / "candidates.csv")
-    everything = _read_table(folder / "variability.csv")
+    listed = read_table(folder / "candidates.csv")
+    everything = read_table(folder / "variability.csv")
     limits = dig(read_json(folder / "lightcurves.parquet.json"), "parameters") or {}
     plot = figures.variability_plane(
         everything, limits.get("eta_threshold", 2.5), limits.get("v_threshold", 0.1)
     )
     columns = [
-        {"name": name, "numeric": any(_is_number(r[name]) for r in listed)}
+        {"name": name, "numeric": any(is_number(r[name]) for r in listed)}
         for name in (listed[0] if listed else {})
     ]
     rows = [
@@ -430,7 +436,7 @@ def _candidates(folder: Path | None, night_dir: Path) -> dict[str, Any]:
             if len(points):
                 limit = points.get("upper_limit_jy")
                 row["curve"] = figures.light_curve(
-                    points.mjd, points.flux_jy, points.flux_err_jy, limit, width=8.5
+                    points.mjd, points.flux_jy, points.flux_err_jy, limit
                 )
         _cutouts(rows[:MOST_CANDIDATES], night_dir / "mosaic.fits")
     note = "" if rows else "No source passes the thresholds for variability."
@@ -459,7 +465,7 @@ def _cutouts(rows: list[dict], mosaic: Path) -> None:
             row["cutout"] = {"uri": figures.image_uri(content), "high": high}
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
+def read_table(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a CSV with numbers as floats."""
     if not path.exists():
         return []
@@ -736,14 +742,23 @@ def _or_note(draw: Callable[[], Any], mosaics: list[dict]) -> Any:
 def argparser() -> argparse.ArgumentParser:
     """Return the parser of ``report``."""
     parser = argparse.ArgumentParser(prog="contimg report", description=__doc__.split("\n")[0])
-    parser.add_argument("night_dir", type=Path, help="results/nights/<YYYY-MM-DD>")
-    parser.add_argument("out", type=Path, help="report.html to write")
+    parser.add_argument(
+        "night_dir", type=Path, help="results/nights/<YYYY-MM-DD>; with --site, the results folder"
+    )
+    parser.add_argument("out", type=Path, help="page to write; with --site, the site's folder")
+    parser.add_argument("--site", action="store_true", help="write the pages over all nights")
     parser.add_argument("--lightcurves", type=Path, help="folder of the light curves")
     return parser
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the page of a night."""
+    """Write the page of a night, or the site over all nights."""
+    if args.site:
+        from .site import build_site
+
+        made = build_site(args.night_dir, args.out)
+        print(f"{args.out / 'index.html'}: {made['nights']} nights, {made['sources']} sources")
+        return 0
     page = build_night(args.night_dir, args.lightcurves)
     write_text(args.out, page)
     sidecar = Sidecar("report", inputs=[p for p in (args.night_dir / "qa.json",) if p.exists()])

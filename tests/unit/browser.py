@@ -27,7 +27,7 @@ def dom(page, script=""):
     """Return (the page's DOM after its scripts and `script` ran, lines of its console)."""
     text = page.read_text(encoding="utf-8")
     if script:
-        text = text.replace("</body>", f"<script>{script}</script></body>")
+        text = text.replace("</body>", f"<script>{{{script}}}</script></body>")
     with tempfile.TemporaryDirectory() as profile:
         copy = page.with_name("opened-" + page.name)
         copy.write_text(text, encoding="utf-8")

@@ -144,3 +144,44 @@ document.querySelectorAll(".viewer").forEach((frame) => {
     if (act === "marks") { const s = stage.querySelector("svg"); s.style.display = s.style.display ? "" : "none"; }
   });
 });
+
+// Variability plane: the light curve of the source under the pointer.
+document.querySelectorAll(".plane").forEach((frame) => {
+  const preview = frame.querySelector(".preview");
+  frame.addEventListener("pointermove", (event) => {
+    const link = event.target.closest("[data-curve]");
+    preview.hidden = !link;
+    if (!link) return;
+    const box = frame.getBoundingClientRect();
+    if (preview.getAttribute("src") !== link.dataset.curve) preview.src = link.dataset.curve;
+    preview.style.left = Math.min(event.clientX - box.left + 12, box.width - 370) + "px";
+    preview.style.top = event.clientY - box.top + 12 + "px";
+  });
+});
+
+// Sources within a radius of a position, degrees or sexagesimal (hours, degrees).
+const cone = document.getElementById("cone");
+if (cone) {
+  const [field, radius, said] = [cone.querySelector("input"), cone.querySelector("select"), cone.querySelector("span")];
+  const rows = [...document.getElementById("source-table").tBodies[0].rows];
+  const angle = (text, hours) => {
+    const parts = text.split(":").map(Number);
+    const size = Math.abs(parts[0]) + (parts[1] || 0) / 60 + (parts[2] || 0) / 3600;
+    return (text.trim().startsWith("-") ? -1 : 1) * size * (hours && parts.length > 1 ? 15 : 1);
+  };
+  const search = () => {
+    const words = field.value.trim().split(/[\s,]+/);
+    const [ra, dec] = [angle(words[0] || "", true), angle(words[1] || "", false)];
+    const all = words.length < 2 || isNaN(ra) || isNaN(dec);
+    const rad = Math.PI / 180;
+    let shown = 0;
+    rows.forEach((row) => {
+      const d = Number(row.dataset.dec) * rad, da = (Number(row.dataset.ra) - ra) * rad;
+      const h = Math.sin((d - dec * rad) / 2) ** 2 + Math.cos(d) * Math.cos(dec * rad) * Math.sin(da / 2) ** 2;
+      row.hidden = !all && (2 * Math.asin(Math.sqrt(h))) / rad > Number(radius.value);
+      shown += !row.hidden;
+    });
+    said.textContent = all ? "" : shown + " found";
+  };
+  [field, radius].forEach((f) => f.addEventListener("input", search));
+}
