@@ -1,9 +1,10 @@
 """Solve delays, bandpasses and gains on a calibrator transit.
 
 What is solved on is an averaged copy of the tile with the model of its field (`skymodel`). CASA
-then solves, in this order: delays (K); phases a minute apart, with which the bandpass is solved but
-which are not kept; the bandpass (B), normalised; gains (G), which carry the flux scale. A solution
-is judged before anything uses it. Where CASA finds none, the tables exist as marked failures.
+then solves, in this order: delays (K); phases of each time bin, with which the bandpass is solved
+but which are not kept; the bandpass (B), normalised; gains (G), which carry the flux scale. A
+solution is judged before anything uses it. Where CASA finds none, the tables exist as marked
+failures.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .config import CalibrationOptions, add_options, from_args
 from .errors import DataError
 from .external import run_tool
 from .products import Sidecar, parse_group, read_sidecar, replacing
+from .skymodel import timeline_path
 
 __all__ = ["Solution", "calibrate", "choose_reference", "judge_solution", "read_solution"]
 
@@ -174,7 +176,9 @@ def judge_solution(
         good = ~solution.flags
         figures[f"{kind}_flagged"] = float(solution.flags.mean())
         figures[f"{kind}_flagged_effective"] = solution.flagged_effective
-        figures[f"{kind}_median_snr"] = float(np.median(solution.snr[good])) if good.any() else 0.0
+        if kind != "kcal":  # CASA gives delays none
+            snr = solution.snr[good]
+            figures[f"{kind}_median_snr"] = float(np.median(snr)) if good.any() else 0.0
     _gate(sidecar, "flagged fraction of the bandpass", figures["bcal_flagged_effective"],
           *FLAGGED_FRACTION)  # fmt: skip
     _gate(sidecar, "flagged fraction of the gains", figures["gcal_flagged_effective"],
@@ -188,7 +192,7 @@ def judge_solution(
         sidecar.fail(f"only {len(solved)} antennas have solutions, fewer than {LEAST_ANTENNAS}")
     if len(solved):
         _judge_bandpass(bandpass, solved, sidecar, figures, subbands)
-        _judge_delays(delay, sidecar, figures)
+        _judge_delays(delay, solved, sidecar, figures)
         good = ~gain.flags
         figures["gain_amplitude_median"] = float(np.median(np.abs(gain.values[good])))
     return figures
@@ -235,8 +239,9 @@ def _judge_bandpass(
             sidecar.warn(f"{absent} of {subbands} subbands have no bandpass")
 
 
-def _judge_delays(delay: Solution, sidecar: Sidecar, figures: dict) -> None:
-    delays = delay.values[~delay.flags]
+def _judge_delays(delay: Solution, solved: np.ndarray, sidecar: Sidecar, figures: dict) -> None:
+    # CASA gives a dead antenna a delay of noise; the bandpass is what flags it.
+    delays = delay.values[~delay.flags & np.isin(delay.antenna, solved)[:, None, None]]
     if not len(delays):
         return
     figures["delay_rms_ns"] = float(np.sqrt(np.mean(delays**2)))
@@ -294,7 +299,7 @@ def solve(
         "minblperant": 4,
         "combine": "scan",
     }
-    tables = {kind: folder / f"solved.{kind}" for kind in (*KINDS, "phase", "short")}
+    tables = {kind: folder / f"solved.{kind}" for kind in (*KINDS, "phase", "timeline")}
     path = {kind: os.fspath(table) for kind, table in tables.items()}
     quick = options.mode == "quick"
     delays = [path["kcal"]] if options.delay else []
@@ -329,12 +334,12 @@ def solve(
         )
         if tables["gcal"].exists():
             casa.gaincal(
-                caltable=path["short"],
+                caltable=path["timeline"],
                 gaintype="G",
-                calmode="p",
+                calmode="ap",
                 solint="int",
                 gaintable=[*before, path["gcal"]],
-                **common,
+                **(common | {"vis": os.fspath(timeline_path(copy))}),
             )
     return {kind: table for kind, table in tables.items() if table.exists()}
 
@@ -442,7 +447,7 @@ def _make_copy(
     if catalog is not None:
         command += ["--catalog", str(catalog)]
     if options.mode == "quick":
-        command += ["--channel-average", str(QUICK_CHANNELS), "--bin-s", "160"]
+        command += ["--channel-average", str(QUICK_CHANNELS)]
     result = run_tool(command, timeout_s=options.timeout_s)
     sidecar.timings_s["copy"] = result.seconds
     return json.loads(copy.with_name(copy.name + ".json").read_text())
@@ -486,18 +491,20 @@ def _solve_and_judge(
         solutions = {kind: read_solution(table) for kind, table in solved.items()}
         sidecar.qa |= judge_solution({k: solutions.get(k) for k in KINDS}, sidecar)
         if all(solutions.get(k) is not None for k in KINDS):
-            _judge_short(solutions.get("short"), sidecar)
+            _judge_timeline(solutions.get("timeline"), sidecar)
             _judge_corrected(copy, {k: solutions[k] for k in KINDS}, options, sidecar)
     return {kind: solved[kind] for kind in KINDS if kind in solved}
 
 
-def _judge_short(short: Solution | None, sidecar: Sidecar) -> None:
-    """Record how much phases move within the tile, from gains solved a minute apart."""
-    if short is None or short.flags.all():
+def _judge_timeline(timeline: Solution | None, sidecar: Sidecar) -> None:
+    """Record how much gains move within the tile, from one solution an integration."""
+    if timeline is None or not len(timeline.present):
         return
-    phase = np.where(short.flags, np.nan, np.rad2deg(np.angle(short.values)))
-    scatter = [np.nanstd(phase[short.antenna == a]) for a in short.present]
-    sidecar.qa["phase_drift_deg"] = float(np.median(scatter))
+    values = np.where(timeline.flags, np.nan, timeline.values)
+    phase, amplitude = np.rad2deg(np.angle(values)), np.abs(values)
+    mine = [timeline.antenna == a for a in timeline.present]
+    sidecar.qa["phase_drift_deg"] = float(np.median([np.nanstd(phase[m]) for m in mine]))
+    sidecar.qa["amplitude_drift"] = float(np.median([np.nanstd(amplitude[m]) for m in mine]))
 
 
 def _judge_corrected(

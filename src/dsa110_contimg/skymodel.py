@@ -17,7 +17,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,11 @@ LEAST_SHARE = 5e-4
 MOST_SOURCES = 100
 #: Neighbours further from the phase centre are not looked for, deg (second null of the beam).
 SEARCH_RADIUS_DEG = 6.0
-#: Longest time that data are averaged before solving, s.
-BIN_S = 60.0
+#: Pairs of channels that measure the noise of a visibility in each integration.
+NOISE_SAMPLES = 96
+#: Longest time that data are averaged before solving, s: gains hardly move in it ...
+BIN_S = 160.0
+#: ... which a second copy shows, with every integration and one channel a subband.
 
 
 @dataclass(frozen=True)
@@ -306,9 +309,11 @@ def _noise_variance(data: np.ndarray, good: np.ndarray) -> np.ndarray:
     """
     if data.shape[1] < 2:
         return np.full(data.shape[::2], np.nan)
-    difference = data[:, 1:] - data[:, :-1]
+    step = max(1, data.shape[1] // NOISE_SAMPLES)
+    first, second = slice(0, -1, step), slice(1, None, step)
+    difference = data[:, second] - data[:, first]
     power = difference.real**2 + difference.imag**2
-    power[~(good[:, 1:] & good[:, :-1])] = np.nan
+    power[~(good[:, second] & good[:, first])] = np.nan
     return _nanmedian(power) / (4 * math.log(2))
 
 
@@ -321,7 +326,57 @@ def _nanmedian(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class _Sums:
+    """Sums of unflagged samples, turned to the calibrator; shapes ``(n_rows, n_chan, n_pol)``."""
+
+    time_s: float
+    exposure_s: float
+    data: np.ndarray
+    model: np.ndarray
+    count: np.ndarray
+
+    def __add__(self, other: _Sums) -> _Sums:
+        exposure_s = self.exposure_s + other.exposure_s
+        time_s = self.time_s * self.exposure_s + other.time_s * other.exposure_s
+        return _Sums(
+            time_s / exposure_s,
+            exposure_s,
+            self.data + other.data,
+            self.model + other.model,
+            self.count + other.count,
+        )
+
+    def merge_channels(self, size: int) -> _Sums:
+        """Return sums over groups of adjacent channels."""
+        if size == 1:
+            return self
+
+        def merged(values: np.ndarray) -> np.ndarray:
+            return values.reshape(len(values), -1, size, values.shape[-1]).sum(axis=2)
+
+        return replace(
+            self, data=merged(self.data), model=merged(self.model), count=merged(self.count)
+        )
+
+    def average(self, variance: np.ndarray) -> _Averaged:
+        """Return the averages; `variance` is that of one sample, (n_rows, n_pol)."""
+        flags = self.count == 0
+        scale = 1 / np.maximum(self.count, 1)
+        typical = self.count.sum(axis=1) / np.maximum((~flags).sum(axis=1), 1)
+        return _Averaged(
+            self.time_s,
+            self.exposure_s,
+            self.data * scale,
+            self.model * scale,
+            flags,
+            _weights(typical, variance),
+        )
+
+
+@dataclass(frozen=True)
 class _Averaged:
+    """What a time bin of a copy holds."""
+
     time_s: float
     exposure_s: float
     data: np.ndarray  # (n_rows, n_chan, n_pol)
@@ -330,46 +385,25 @@ class _Averaged:
     weight: np.ndarray  # (n_rows, n_pol)
 
 
-def _average(
-    table: Any, tile: _Tile, model: FieldModel, beam: TileBeam, channel_average: int, bin_s: float
-) -> Iterator[_Averaged]:
-    """Yield data and model, turned to the calibrator and averaged, a time bin each."""
+def _turned(
+    table: Any, tile: _Tile, model: FieldModel, beam: TileBeam
+) -> Iterator[tuple[_Sums, np.ndarray]]:
+    """Yield each integration, turned to the calibrator, with its model and its noise."""
     mjd = tile.times_s.mean() / 86400
     offsets = direction_offsets(model.ra_deg, model.dec_deg, *tile.phase_centre_deg, mjd)
     seen = np.stack([beam.samples(r, d) for r, d in zip(model.ra_deg, model.dec_deg, strict=True)])
-    for chosen in _bins(tile, bin_s):
-        data_sum = model_sum = weight_sum = 0
-        variance = None
-        for k in range(chosen.start, chosen.stop):
-            uvw = tile.uvw_m[k]
-            start = k * tile.n_baselines
-            data = table.getcol("DATA", start, tile.n_baselines)[tile.rows]
-            good = ~table.getcol("FLAG", start, tile.n_baselines)[tile.rows]
-            if variance is None:
-                variance = _noise_variance(data, good)
-            turn = phasors(uvw @ offsets[0], tile.freq_hz).T  # (n_antennas, n_chan)
-            data *= (turn[tile.antenna1] * turn[tile.antenna2].conj())[..., None]
-            vis = predict(uvw, offsets - offsets[0], model.flux_jy * seen[:, k], tile.freq_hz)
-            vis = vis[:, tile.antenna1, tile.antenna2].T[..., None]
-            data_sum = data_sum + np.where(good, data, 0)
-            model_sum = model_sum + vis * good
-            weight_sum = weight_sum + good.astype(np.float32)
-        if channel_average > 1:
-            data_sum, model_sum, weight_sum = (
-                a.reshape(len(a), -1, channel_average, a.shape[-1]).sum(axis=2)
-                for a in (data_sum, model_sum, weight_sum)
-            )
-        flags = weight_sum == 0
-        scale = 1 / np.maximum(weight_sum, 1)
-        count = weight_sum.sum(axis=1) / np.maximum((~flags).sum(axis=1), 1)
-        yield _Averaged(
-            float(tile.times_s[chosen].mean()),
-            tile.integration_s * (chosen.stop - chosen.start),
-            (data_sum * scale).astype(np.complex64),
-            (model_sum * scale).astype(np.complex64),
-            flags,
-            _weights(count, variance),
-        )
+    for k, time_s in enumerate(tile.times_s):
+        uvw = tile.uvw_m[k]
+        start = k * tile.n_baselines
+        data = table.getcol("DATA", start, tile.n_baselines)[tile.rows]
+        good = ~table.getcol("FLAG", start, tile.n_baselines)[tile.rows]
+        variance = _noise_variance(data, good)
+        turn = phasors(uvw @ offsets[0], tile.freq_hz).T  # (n_antennas, n_chan)
+        data *= (turn[tile.antenna1] * turn[tile.antenna2].conj())[..., None]
+        data *= good
+        vis = predict(uvw, offsets - offsets[0], model.flux_jy * seen[:, k], tile.freq_hz)
+        vis = vis[:, tile.antenna1, tile.antenna2].T[..., None]
+        yield _Sums(time_s, tile.integration_s, data, vis * good, good.astype(np.float32)), variance
 
 
 def _weights(count: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -386,6 +420,35 @@ def _merged(freq_hz: np.ndarray, wanted: int) -> int:
     return wanted if per_subband and per_subband % wanted == 0 else 1
 
 
+def _subband(freq_hz: np.ndarray) -> int:
+    """Return the channels of a subband; 1 where the band is not made of 16 subbands."""
+    return len(freq_hz) // 16 if len(freq_hz) % 16 == 0 else 1
+
+
+def _average(
+    table: Any, tile: _Tile, model: FieldModel, beam: TileBeam, fine: int, coarse: int
+) -> tuple[list[_Averaged], list[_Averaged]]:
+    """Return the bins of the two copies, channels merged by `fine` and by `coarse`."""
+    bins: list[_Averaged] = []
+    timeline: list[_Averaged] = []
+    samples = _turned(table, tile, model, beam)
+    for chosen in _bins(tile, BIN_S):
+        total: _Sums | None = None
+        variances = []
+        for sums, variance in itertools.islice(samples, chosen.stop - chosen.start):
+            total = sums if total is None else total + sums
+            timeline.append(sums.merge_channels(coarse).average(variance))
+            variances.append(variance)
+        typical = _nanmedian(np.stack(variances, axis=1))
+        bins.append(total.merge_channels(fine).average(typical))
+    return bins, timeline
+
+
+def timeline_path(copy: Path) -> Path:
+    """Return the name of the copy that has every integration."""
+    return copy.with_name(f"{copy.stem}.timeline{copy.suffix}")
+
+
 def write_working_copy(
     ms: Path,
     out: Path,
@@ -394,12 +457,13 @@ def write_working_copy(
     *,
     uvmin_klambda: float,
     channel_average: int = 1,
-    bin_s: float = BIN_S,
 ) -> dict[str, Any]:
-    """Write the averaged copy of a Measurement Set that is solved on, with its model.
+    """Write the averaged copies of a Measurement Set that are solved on, with their model.
 
-    The copy holds cross-correlations above the uv limit, ``DATA`` and ``MODEL_DATA`` turned to the
-    calibrator, weights that are inverse variances. The input is not touched.
+    The first, `out`, is averaged in time and is what is solved on. The second,
+    `timeline_path(out)`, has every integration but few channels, and shows how gains move in time.
+    Both hold cross-correlations above the uv limit, ``DATA`` and ``MODEL_DATA`` turned to the
+    calibrator, and weights that are inverse variances. The input is not touched.
 
     Parameters
     ----------
@@ -413,9 +477,7 @@ def write_working_copy(
     uvmin_klambda : float
         Shortest baseline at band centre, kilo-wavelengths.
     channel_average : int
-        Channels averaged, where it divides a subband.
-    bin_s : float
-        Longest averaging time, s.
+        Channels averaged in the first copy, where it divides a subband.
 
     Returns
     -------
@@ -428,10 +490,13 @@ def write_working_copy(
         tile = _open_tile(table, ms, uvmin_klambda)
         beam = _pointings(ms, tile)
         model = field_model(calibrator, catalog, beam)
-        merge = _merged(tile.freq_hz, channel_average)
-        bins = list(_average(table, tile, model, beam, merge, bin_s))
-    freq_hz = tile.freq_hz.reshape(-1, merge).mean(axis=1)
-    _write_ms(ms, out, tile, freq_hz, bins)
+        sizes = _merged(tile.freq_hz, channel_average), _subband(tile.freq_hz)
+        bins, timeline = _average(table, tile, model, beam, *sizes)
+    _write_ms(ms, out, tile, tile.freq_hz.reshape(-1, sizes[0]).mean(axis=1), bins)
+    _write_ms(
+        ms, timeline_path(out), tile, tile.freq_hz.reshape(-1, sizes[1]).mean(axis=1), timeline
+    )
+    freq_hz = tile.freq_hz.reshape(-1, sizes[0]).mean(axis=1)
     flagged = np.mean([b.flags.mean(axis=(1, 2)) for b in bins], axis=0)
     with open_table(f"{ms}::ANTENNA", ack=False) as antennas:
         names = antennas.getcol("NAME")
@@ -568,7 +633,6 @@ def _main() -> None:
     parser.add_argument("--catalog", type=Path)
     parser.add_argument("--uvmin-klambda", type=float, default=1.0)
     parser.add_argument("--channel-average", type=int, default=1)
-    parser.add_argument("--bin-s", type=float, default=BIN_S)
     args = parser.parse_args()
     summary = write_working_copy(
         args.ms,
@@ -577,7 +641,6 @@ def _main() -> None:
         catalogs.read_catalog(args.catalog) if args.catalog else None,
         uvmin_klambda=args.uvmin_klambda,
         channel_average=args.channel_average,
-        bin_s=args.bin_s,
     )
     write_text(f"{args.out}.json", json.dumps(summary, indent=1))
 
