@@ -101,13 +101,18 @@ def prepare_jobs(source: Path) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def inventory_path(layout: Layout) -> Path:
+    """Return where the inventory of the latest run is."""
+    return layout.results / "inventory.json"
+
+
 def freeze_inventory(inventory: ingest.Inventory, layout: Layout) -> None:
     """Hand a run's inventory to its jobs.
 
     One look at the incoming folder serves the whole run: jobs on a cluster parse the workflow
     again, and would see what has arrived since.
     """
-    path = layout.results.absolute() / "inventory.json"
+    path = inventory_path(layout).absolute()
     write_text(path, json.dumps(inventory.to_dict(), indent=1) + "\n")
     os.environ[FROZEN] = str(path)
 

@@ -111,6 +111,11 @@ def calibrator_table():
     )
 
 
+def inventory_option():
+    """Option that names the inventory that this run began with."""
+    return shlex.join(["--inventory", str(planning.inventory_path(LAYOUT))])
+
+
 def folder_of(wildcards, output):
     """Folder that a step works in."""
     return str(Path(output[0]).parent)

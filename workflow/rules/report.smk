@@ -17,8 +17,11 @@ rule night_qa:
     params:
         code=code("qa"),
         folder=folder_of,
+        inventory=inventory_option(),
+        options=options("qa"),
     shell:
-        "python -m dsa110_contimg qa {params.folder} {output} > {log} 2>&1"
+        "python -m dsa110_contimg qa {params.folder} {output} {params.inventory}"
+        " {params.options} > {log} 2>&1"
 
 
 # A night's page shows the light curves as they were when it was made: a later night remakes the light
