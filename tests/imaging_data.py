@@ -166,6 +166,7 @@ def write_tile(
         "weight": np.full((n_times, n_channels), 2.0 * n_baselines).tolist(),
     }
     products.Sidecar(
-        "apply", qa={"pointing": pointing, "weights": weights, "calibration": "20260121T000000"}
+        "apply",
+        qa={"pointing": pointing, "weights": weights, "calibration": {"group": "20260121T000000"}},
     ).write(path)
     return path

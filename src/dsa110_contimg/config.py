@@ -131,6 +131,13 @@ class ImagingOptions(Options):
     """Stop cleaning at this many times the noise (preset)."""
     spectral_terms: Annotated[int, Field(ge=1, le=4)] | None = None
     """Terms of the polynomial in frequency fitted to each clean component (preset)."""
+    seed_jy: Positive | None = None
+    """Catalogue sources whose flux times beam is at least this are subtracted from the visibilities
+    before cleaning, as they drift through the beam, and restored afterwards, Jy (preset)."""
+    seed_most: Annotated[int, Field(ge=0)] | None = None
+    """Most sources treated so, the brightest first; 0: none (preset)."""
+    mask_radius_arcsec: NonNegative | None = None
+    """Clean only within this distance of catalogue sources, arcsec; 0: everywhere (preset)."""
     uvmin_lambda: NonNegative = 1000.0
     """Shortest baseline, wavelengths."""
     pb_limit: Fraction = 0.2

@@ -13,40 +13,72 @@ import os
 import resource
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import fitsheaders, tileqa, wsclean
+from . import fitsheaders, seeding, tclean, tileqa, wsclean
 from .beam import TileBeam
 from .config import ImagingOptions, add_options, from_args
 from .errors import DataError, ToolStopped
-from .external import find_tool
+from .external import find_tool, run_tool
 from .products import Sidecar, read_sidecar, sidecar_path
+from .recipes import Recipe, resolve, safer
+from .restore import fit_beam, restore
 from .weighting import Tile, Weighting, read_tile, weigh
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from astropy.wcs import WCS
 
 __all__ = ["KINDS", "argparser", "image_tile", "main"]
 
 #: Products, in the order in which they are put in place.
 KINDS = ("psf", "model", "residual", "pb", "pbcor", "rms", "image")
-#: Modules whose change remakes an image.
-MODULES = ("imaging", "wsclean", "tclean", "weighting", "fitsheaders", "tileqa", "beam")
+#: Imagers: modules with `command`, `outputs`, `watch`, `version` and `ENVIRONMENT`.
+ENGINES = {"wsclean": wsclean, "tclean": tclean}
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Job:
+    """A tile and how it is to be imaged."""
+
+    tile: Tile
+    calibrated: dict[str, Any]  # sidecar of the Measurement Set
+    catalog: pd.DataFrame | None
+    recipe: Recipe
+    options: ImagingOptions
+    weighting: Weighting
+    beam: TileBeam
+    threads: int
+    memory_gb: float | None
+
+    @property
+    def wcs(self) -> WCS:
+        """Celestial coordinates of the images."""
+        from astropy.wcs import WCS, FITSFixedWarning
+
+        header = fitsheaders.image_header(_facts(self), "pb")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)  # it adds longitude and latitude
+            return WCS(header).celestial
+
+
 @dataclass
 class Imaged:
-    """What an imager leaves: planes by kind, its header's cards, and the beam (deg)."""
+    """What an imager leaves: planes by kind, its header's cards, the restoring beam (deg)."""
 
     planes: dict[str, np.ndarray]
-    cards: dict[str, Any]
-    history: tuple[str, ...]
-    beam: tuple[float, float, float] | None
+    cards: dict[str, Any] = field(default_factory=dict)
+    history: tuple[str, ...] = ()
+    beam: tuple[float, float, float] | None = None
 
 
 def image_tile(
@@ -54,6 +86,7 @@ def image_tile(
     prefix: str | Path,
     options: ImagingOptions,
     *,
+    catalog: str | Path | None = None,
     threads: int = 1,
     memory_gb: float | None = None,
 ) -> dict[str, Any]:
@@ -62,11 +95,14 @@ def image_tile(
     Parameters
     ----------
     ms : path
-        Calibrated Measurement Set with its sidecar (pointing, weights).
+        Calibrated Measurement Set with its sidecar, which says where the dishes pointed.
     prefix : path
         Products are ``<prefix>.image.fits`` and so on, see `KINDS`.
     options : ImagingOptions
         Section ``imaging`` of the configuration.
+    catalog : path, optional
+        Reference catalogue: its brightest sources are treated apart, see `seeding`, and fluxes and
+        positions are compared with it.
     threads : int
         Threads of the imager.
     memory_gb : float, optional
@@ -85,53 +121,41 @@ def image_tile(
         If the imager is absent or fails for a reason that does not lie in the data.
     """
     ms, prefix = Path(ms), Path(prefix)
-    recipe = wsclean.recipe(options)
     clock = _Clock()
-    calibrated = read_sidecar(ms)
-    tile = read_tile(ms)
-    find_tool("wsclean")
     sidecar = Sidecar(
         "image",
-        inputs=[ms, sidecar_path(ms)],
-        parameters=options.model_dump() | {"recipe": vars(recipe), "threads": threads},
+        inputs=[ms, sidecar_path(ms), *([catalog] if catalog else [])],
         timings_s=clock.parts,
     )
     with clock("weights"):
-        weighting = weigh(
-            tile,
-            size_px=recipe.size_px,
-            cell_arcsec=recipe.cell_arcsec,
-            robust=recipe.robust,
-            uvmin_lambda=recipe.uvmin_lambda,
-            full_weight=calibrated["qa"].get("full_weight"),
-        )
+        job = _prepare(ms, options, catalog, threads, memory_gb)
+    sidecar.parameters = options.model_dump() | {"recipe": asdict(job.recipe), "threads": threads}
     with _scratch(prefix) as scratch:
         imaged = None
-        if weighting.n_visibilities == 0:
-            sidecar.fail(_why_nothing(weighting))
+        if job.weighting.n_visibilities:
+            imaged = _image(job, scratch, sidecar, clock)
         else:
-            imaged = _clean(tile, recipe, options, scratch, sidecar, clock, threads, memory_gb)
+            sidecar.fail(_why_nothing(job.weighting))
         with clock("beam"):
-            pb = _beam_plane(calibrated["qa"], tile, weighting, recipe)
+            size = job.recipe.size_px
+            pb = job.beam.image(job.wcs, (size, size)).astype(np.float32)
         with clock("noise"):
-            planes, figures = _planes(imaged, pb, recipe, options)
-        figures |= _data_figures(tile, weighting, figures)
-        figures["beam"] = _beam_figures(imaged)
-        figures |= figures.pop("beam")
+            planes = _planes(job, imaged, pb)
+            figures = _figures(job, imaged, planes)
         if imaged is not None:
-            tileqa.judge(sidecar, figures, weighting, options)
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        figures["imager_peak_memory_gb"] = usage.ru_maxrss / 1e6
-        figures["pointing"] = calibrated["qa"].get("pointing")
+            if job.catalog is not None and imaged.beam is not None:
+                with clock("catalogue"):
+                    figures["catalog"] = _check_sky(job, imaged, planes)
+            tileqa.judge(sidecar, figures, job.weighting, options)
         sidecar.qa = figures
-        facts = _facts(tile, weighting, recipe, imaged, sidecar, calibrated)
+        facts = _facts(job, imaged, _cards(job, sidecar))
         with clock("write"):
             for kind in KINDS:
                 _write(scratch / f"out.{kind}.fits", planes[kind], facts, kind)
         sidecar.timings_s["total"] = clock.total()
         for kind in KINDS[:-1]:
             os.replace(scratch / f"out.{kind}.fits", _product(prefix, kind))
-        sidecar.write(_product(prefix, "image"), packages=("astropy", "numpy", "sep"))
+        sidecar.write(_product(prefix, "image"), packages=("astropy", "numpy", "photutils"))
         os.replace(scratch / "out.image.fits", _product(prefix, "image"))
     for reason in sidecar.reasons:
         log.warning("%s: %s: %s", prefix.name, sidecar.verdict, reason)
@@ -174,42 +198,128 @@ def _product(prefix: Path, kind: str) -> Path:
     return prefix.with_name(f"{prefix.name}.{kind}.fits")
 
 
+def _prepare(
+    ms: Path,
+    options: ImagingOptions,
+    catalog: str | Path | None,
+    threads: int,
+    memory_gb: float | None,
+) -> Job:
+    """Read what there is and settle how it is imaged."""
+    from .catalogs import read_catalog
+
+    if options.engine == "wsclean":
+        find_tool("wsclean")
+    recipe = resolve(options)
+    calibrated = read_sidecar(ms)
+    tile = read_tile(ms)
+    weighting = weigh(
+        tile,
+        size_px=recipe.size_px,
+        cell_arcsec=recipe.cell_arcsec,
+        robust=recipe.robust,
+        uvmin_lambda=recipe.uvmin_lambda,
+    )
+    # The beam weighs integrations and channels as the image does.
+    weight = weighting.weight if weighting.n_visibilities else np.ones_like(weighting.weight)
+    beam = TileBeam.from_qa(
+        {
+            "pointing": calibrated["qa"].get("pointing") or {},
+            "weights": {"time_mjd": tile.time_mjd, "freq_hz": tile.freq_hz, "weight": weight},
+        }
+    )
+    table = read_catalog(catalog) if catalog else None
+    return Job(tile, calibrated, table, recipe, options, weighting, beam, threads, memory_gb)
+
+
 def _why_nothing(weighting: Weighting) -> str:
     if weighting.flagged_fraction >= 1:
         return "no data: every visibility is flagged"
     return "no data above the shortest baseline (uvmin_lambda): the rest is flagged"
 
 
+# --- imaging --------------------------------------------------------------------------------------
+
+
+def _image(job: Job, scratch: Path, sidecar: Sidecar, clock: _Clock) -> Imaged | None:
+    """Seed, clean and restore; None if the imager had to be stopped twice."""
+    seeds, tile, mask = None, job.tile, None
+    if job.catalog is not None and job.recipe.seed_most and job.recipe.niter:
+        with clock("seeds"):
+            seeds = seeding.choose(
+                job.catalog,
+                job.beam,
+                job.wcs,
+                job.recipe.size_px,
+                job.recipe.seed_jy,
+                job.recipe.seed_most,
+            )
+            if len(seeds):
+                tile = seeding.subtract(tile, seeds, job.beam, scratch / "seeded.ms", job.threads)
+    if job.catalog is not None and job.recipe.mask_radius_arcsec and job.recipe.niter:
+        mask = scratch / "mask.fits"
+        _write_mask(job, mask)
+    imaged = _clean(job, tile, mask, scratch, sidecar, clock)
+    if imaged is None:
+        return None
+    with clock("restore"):
+        planes, cell = imaged.planes, job.recipe.cell_arcsec
+        imaged.beam = fit_beam(planes["psf"], cell)
+        if imaged.beam is not None:
+            planes["image"] = restore(planes["model"], planes["residual"], imaged.beam, cell)
+            if seeds is not None and len(seeds):
+                planes["image"] = seeding.add_to_image(planes["image"], seeds, imaged.beam, job.wcs)
+                planes["model"] = seeding.add_to_model(planes["model"], seeds, job.wcs)
+        else:
+            planes["image"] = planes["residual"]
+    imaged.cards["NSEEDS"] = (0 if seeds is None else len(seeds), "sources treated apart")
+    return imaged
+
+
+def _write_mask(job: Job, path: Path) -> None:
+    """Write the mask of the catalogue sources that could stand out of the noise."""
+    faintest = 5 * job.weighting.thermal_rms_jy
+    image = seeding.mask(
+        job.catalog[job.catalog.flux_jy >= faintest],
+        job.wcs,
+        job.recipe.size_px,
+        job.recipe.mask_radius_arcsec,
+    )
+    _write(path, image, _facts(job), "pb")
+
+
 def _clean(
-    tile: Tile,
-    recipe: wsclean.Recipe,
-    options: ImagingOptions,
-    scratch: Path,
-    sidecar: Sidecar,
-    clock: _Clock,
-    threads: int,
-    memory_gb: float | None,
+    job: Job, tile: Tile, mask: Path | None, scratch: Path, sidecar: Sidecar, clock: _Clock
 ) -> Imaged | None:
     """Run the imager, a second time with safer settings if it had to be stopped; None if twice."""
-    sidecar.tools["wsclean"] = wsclean.version()
-    for attempt, settings in enumerate((recipe, wsclean.safer(recipe)), 1):
+    engine = ENGINES[job.options.engine]
+    sidecar.tools[job.options.engine] = engine.version()
+    for attempt, recipe in enumerate((job.recipe, safer(job.recipe)), 1):
         work = scratch / f"attempt{attempt}"
         work.mkdir()
-        line = wsclean.command(
-            settings,
+        line = engine.command(
+            recipe,
             tile.path.resolve(),
             work / "tile",
             column=tile.column,
-            threads=threads,
-            memory_gb=memory_gb,
+            threads=job.threads,
+            memory_gb=job.memory_gb,
+            mask=mask,
         )
         sidecar.commands.append(line)
         try:
             with clock("imager"):
-                wsclean.run(line, options.timeout_s)
-            return _read(wsclean.outputs(settings, work / "tile"))
+                run_tool(
+                    line,
+                    timeout_s=job.options.timeout_s,
+                    env=engine.ENVIRONMENT,
+                    watch=engine.watch(),
+                )
         except ToolStopped as error:
             sidecar.warn(f"attempt {attempt}: {error}")
+            shutil.rmtree(work)
+            continue
+        return _read(engine.outputs(recipe, work / "tile"))
     sidecar.fail("the imager was stopped twice; the image is blank")
     return None
 
@@ -217,133 +327,133 @@ def _clean(
 def _read(paths: dict[str, Path]) -> Imaged:
     from astropy.io import fits
 
-    planes, cards, history, beam = {}, {}, (), None
+    imaged = Imaged({})
     for kind, path in paths.items():
         if not path.exists():
+            if kind == "model":
+                continue
             raise DataError(f"{path.name}: the imager ended without writing it; see its log")
         with fits.open(path, memmap=False) as hdus:
-            planes[kind] = hdus[0].data.reshape(hdus[0].data.shape[-2:]).astype(np.float32)
-            if kind == "image":
-                header = hdus[0].header
-                cards, history = fitsheaders.imager_cards(header)
-                axes = tuple(float(header.get(key, np.nan)) for key in ("BMAJ", "BMIN", "BPA"))
-                if np.isfinite(axes).all() and axes[1] > 0:
-                    beam = axes
-    planes.setdefault("residual", planes["image"])  # nothing was cleaned
-    planes.setdefault("model", np.zeros_like(planes["image"]))
-    return Imaged(planes, cards, history, beam)
+            data = hdus[0].data
+            imaged.planes[kind] = data.reshape(data.shape[-2:]).astype(np.float32)
+            if kind == "residual":
+                imaged.cards, imaged.history = fitsheaders.imager_cards(hdus[0].header)
+    imaged.planes.setdefault("model", np.zeros_like(imaged.planes["residual"]))
+    return imaged
 
 
-def _beam_plane(
-    qa: dict[str, Any], tile: Tile, weighting: Weighting, recipe: wsclean.Recipe
-) -> np.ndarray:
-    """Return the primary beam on the image's pixels, weighted as the data are in the image."""
-    from astropy.wcs import WCS
-
-    weight = weighting.weight if weighting.n_visibilities else np.ones_like(weighting.weight)
-    beam = TileBeam.from_qa(
-        {
-            "pointing": qa.get("pointing") or {},
-            "weights": {"time_mjd": tile.time_mjd, "freq_hz": tile.freq_hz, "weight": weight},
-        }
-    )
-    header = fitsheaders.image_header(_bare_facts(tile, recipe), "pb")
-    return beam.image(WCS(header), (recipe.size_px, recipe.size_px)).astype(np.float32)
+# --- what follows from the image ------------------------------------------------------------------
 
 
-def _bare_facts(tile: Tile, recipe: wsclean.Recipe) -> fitsheaders.ImageFacts:
-    return fitsheaders.ImageFacts(
-        tile=tile,
-        size_px=recipe.size_px,
-        cell_arcsec=recipe.cell_arcsec,
-        freq_hz=float(tile.freq_hz.mean()),
-        mean_mjd=(tile.start_mjd + tile.end_mjd) / 2,
-        exposure_s=0.0,
-        beam=None,
-        cards={},
-    )
-
-
-def _planes(
-    imaged: Imaged | None, pb: np.ndarray, recipe: wsclean.Recipe, options: ImagingOptions
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return all planes and the figures of the image; planes are blank without an image."""
+def _planes(job: Job, imaged: Imaged | None, pb: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the planes of all products; blank, but for the beam, without an image."""
     if imaged is None:
-        blank = np.full(pb.shape, np.nan, np.float32)
-        planes = dict.fromkeys(KINDS, blank) | {"pb": pb}
-        return planes, tileqa.image_figures(blank, blank, blank, pb, options.pb_limit)
-    image = imaged.planes["image"]
-    major, minor, _ = imaged.beam or (5 * recipe.cell_arcsec / 3600,) * 3
-    beam_px = np.sqrt(major * minor) * 3600 / recipe.cell_arcsec
-    rms = tileqa.local_rms(image, beam_px)
+        return dict.fromkeys(KINDS, np.full(pb.shape, np.nan, np.float32)) | {"pb": pb}
+    image, cell = imaged.planes["image"], job.recipe.cell_arcsec
+    major, minor, _ = imaged.beam or (5 * cell / 3600,) * 3
     with np.errstate(divide="ignore", invalid="ignore"):
-        pbcor = np.where(pb >= options.pb_limit, image / pb, np.float32(np.nan))
-    planes = imaged.planes | {"pb": pb, "pbcor": pbcor, "rms": rms}
-    figures = tileqa.image_figures(image, imaged.planes["residual"], rms, pb, options.pb_limit)
-    return planes, figures
+        corrected = np.where(pb >= job.options.pb_limit, image / pb, np.float32(np.nan))
+    rms = tileqa.local_rms(image, np.sqrt(major * minor) * 3600 / cell)
+    return imaged.planes | {"pb": pb, "pbcor": corrected, "rms": rms}
 
 
-def _data_figures(tile: Tile, weighting: Weighting, figures: dict[str, Any]) -> dict[str, Any]:
+def _figures(job: Job, imaged: Imaged | None, planes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the QA figures of data, beam and image."""
+    figures = tileqa.image_figures(
+        planes["image"], planes["residual"], planes["rms"], planes["pb"], job.options.pb_limit
+    )
+    weighting, rms = job.weighting, figures["rms_jy"]
     some = weighting.n_visibilities > 0
-    rms = figures["rms_jy"]
-    return {
+    beam = imaged.beam if imaged else None
+    major, minor, angle = beam or (None, None, None)
+    return figures | {
         "n_visibilities": weighting.n_visibilities,
         "flagged_fraction": weighting.flagged_fraction,
         "thermal_rms_jy": weighting.thermal_rms_jy if some else None,
         "thermal_natural_rms_jy": weighting.thermal_natural_jy if some else None,
         "rms_over_thermal": rms / weighting.thermal_rms_jy if some and rms is not None else None,
         "freq_hz": weighting.freq_hz if some else None,
-        "phase_centre_ra_deg": tile.ra_deg,
-        "phase_centre_dec_deg": tile.dec_deg,
+        "beam_major_arcsec": major and major * 3600,
+        "beam_minor_arcsec": minor and minor * 3600,
+        "beam_pa_deg": angle,
+        "phase_centre_ra_deg": job.tile.ra_deg,
+        "phase_centre_dec_deg": job.tile.dec_deg,
+        "pointing": job.calibrated["qa"]["pointing"],
+        "imager_peak_memory_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6,
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
 
 
-def _beam_figures(imaged: Imaged | None) -> dict[str, Any]:
-    names = ("beam_major_arcsec", "beam_minor_arcsec", "beam_pa_deg")
-    if imaged is None or imaged.beam is None:
-        return dict.fromkeys(names)
-    major, minor, pa = imaged.beam
-    return dict(zip(names, (major * 3600, minor * 3600, pa), strict=True))
+def _check_sky(job: Job, imaged: Imaged, planes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Compare the image with the catalogue."""
+    from . import photometry, skycheck
+    from .config import PhotometryOptions
+
+    plane = photometry.Plane(
+        data=planes["image"],
+        wcs=job.wcs,
+        beam_deg=imaged.beam,
+        rms=planes["rms"],
+        response=planes["pb"],
+        freq_hz=job.weighting.freq_hz,
+        mjd=(job.tile.start_mjd + job.tile.end_mjd) / 2,
+    )
+    # Sources that could not reach five times the noise on axis tell nothing.
+    faintest = 5 * float(np.nanmedian(planes["rms"]))
+    wanted = PhotometryOptions(min_flux_jy=faintest, pb_limit=job.options.pb_limit)
+    return skycheck.check(photometry.measure(plane, job.catalog, wanted), job.beam)
 
 
-def _facts(
-    tile: Tile,
-    weighting: Weighting,
-    recipe: wsclean.Recipe,
-    imaged: Imaged | None,
-    sidecar: Sidecar,
-    calibrated: dict[str, Any],
-) -> fitsheaders.ImageFacts:
-    """Gather what the headers say."""
-    facts = _bare_facts(tile, recipe)
-    by_time = weighting.weight.sum(axis=1)
-    qa = sidecar.qa
-    cards = dict(imaged.cards) if imaged else {}
-    cards["QASTATUS"] = (sidecar.verdict, "verdict on this tile: pass, warn, fail")
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _cards(job: Job, sidecar: Sidecar) -> dict[str, Any]:
+    """Return the cards of quality and provenance."""
+    cards: dict[str, Any] = {"QASTATUS": (sidecar.verdict, "verdict: pass, warn, fail")}
     for key, name, text in (
         ("RMSMEAS", "rms_jy", "[Jy/beam] median local noise"),
         ("RMSTHEO", "thermal_rms_jy", "[Jy/beam] thermal noise, radiometer equation"),
         ("FLAGFRAC", "flagged_fraction", "flagged share of the visibilities"),
     ):
-        if qa.get(name) is not None:
-            cards[key] = (qa[name], text)
-    calibration = calibrated["qa"].get("calibration")
-    if isinstance(calibration, dict):
-        calibration = calibration.get("chosen")
-    if calibration:
-        cards["CALTBL"] = (str(calibration)[:60], "calibration applied")
-    if weighting.n_visibilities:
-        facts = replace(
-            facts,
-            freq_hz=weighting.freq_hz,
-            mean_mjd=float((by_time * tile.time_mjd).sum() / by_time.sum()),
-            exposure_s=float(tile.interval_s[by_time > 0].sum()),
-        )
+        if sidecar.qa.get(name) is not None:
+            cards[key] = (sidecar.qa[name], text)
+    calibration = job.calibrated["qa"].get("calibration") or {}
+    for key, name, text in (
+        ("CALTBL", "group", "group whose calibration was applied"),
+        ("CALSRC", "calibrator", "its calibrator"),
+        ("CALFLUX", "flux_anchor", "what the flux scale rests on"),
+    ):
+        if calibration.get(name):
+            cards[key] = (str(calibration[name])[:40], text)
+    cards["PRESET"] = (job.options.preset, "imaging preset")
+    cards["IMAGER"] = (job.options.engine, "program that cleaned")
+    return cards
+
+
+def _facts(
+    job: Job, imaged: Imaged | None = None, cards: dict[str, Any] | None = None
+) -> fitsheaders.ImageFacts:
+    """Gather what the headers say."""
+    tile, weighting = job.tile, job.weighting
+    facts = fitsheaders.ImageFacts(
+        tile=tile,
+        size_px=job.recipe.size_px,
+        cell_arcsec=job.recipe.cell_arcsec,
+        freq_hz=float(tile.freq_hz.mean()),
+        mean_mjd=(tile.start_mjd + tile.end_mjd) / 2,
+        exposure_s=0.0,
+        beam=imaged.beam if imaged else None,
+        cards=(imaged.cards if imaged else {}) | (cards or {}),
+        history=imaged.history if imaged else (),
+    )
+    if not weighting.n_visibilities:
+        return facts
+    by_time = weighting.weight.sum(axis=1)
     return replace(
         facts,
-        beam=imaged.beam if imaged else None,
-        cards=cards,
-        history=imaged.history if imaged else (),
+        freq_hz=weighting.freq_hz,
+        mean_mjd=float((by_time * tile.time_mjd).sum() / by_time.sum()),
+        exposure_s=float(tile.interval_s[by_time > 0].sum()),
     )
 
 
@@ -375,6 +485,7 @@ def main(args: argparse.Namespace) -> int:
         args.ms,
         args.prefix,
         from_args(args, ImagingOptions),
+        catalog=args.catalog,
         threads=args.threads,
         memory_gb=args.memory_gb,
     )

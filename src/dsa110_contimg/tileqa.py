@@ -28,8 +28,8 @@ def mad_rms(values: np.ndarray) -> float:
 def local_rms(image: np.ndarray, beam_px: float) -> np.ndarray:
     """Return the local noise of an image, sources left out.
 
-    Clipped standard deviations in boxes of 20 beams, median-filtered over three boxes and
-    interpolated by splines (SExtractor's background noise, through ``sep``).
+    Median absolute deviation of what is left in boxes of 20 beams after clipping at 3 sigma,
+    median-filtered over three boxes and interpolated by splines (``photutils``).
 
     Parameters
     ----------
@@ -43,18 +43,23 @@ def local_rms(image: np.ndarray, beam_px: float) -> np.ndarray:
     (rows, columns) float32 array
         Same unit as the image; NaN where the image is.
     """
-    import sep
+    from astropy.stats import SigmaClip
+    from photutils.background import Background2D, MADStdBackgroundRMS
 
     bad = ~np.isfinite(image)
     if bad.all():
         return np.full(image.shape, np.nan, np.float32)
-    # sep wants its own contiguous array in native byte order.
-    data = np.ascontiguousarray(np.where(bad, 0, image), dtype=np.float32)
-    # It works in units of the data: tiny numbers fall below its built-in limits.
-    scale = mad_rms(image) or float(np.nanmax(np.abs(image))) or 1.0
     box = int(np.clip(round(BOX_BEAMS * beam_px), 16, min(image.shape)))
-    background = sep.Background(data / np.float32(scale), mask=bad, bw=box, bh=box, fw=3, fh=3)
-    rms = background.rms(dtype=np.float32) * np.float32(scale)
+    estimate = Background2D(
+        image,
+        box,
+        mask=bad,
+        exclude_percentile=90,
+        filter_size=3,
+        sigma_clip=SigmaClip(3.0, maxiters=5),
+        bkg_rms_estimator=MADStdBackgroundRMS(),
+    )
+    rms = estimate.background_rms.astype(np.float32)
     rms[bad] = np.nan
     return rms
 
@@ -120,6 +125,41 @@ def judge(
         )
     if abs(figures["trough_jy"]) > figures["peak_jy"]:
         sidecar.warn("the deepest trough exceeds the highest peak")
-    beam = figures.get("beam_major_arcsec")
-    if beam is None:
+    if figures.get("beam_major_arcsec") is None:
         sidecar.fail("no restoring beam could be fitted")
+    if figures.get("catalog"):
+        _judge_sky(sidecar, figures["catalog"], figures["beam_minor_arcsec"], options)
+
+
+def _judge_sky(
+    sidecar: Sidecar, sky: dict[str, Any], beam_arcsec: float, options: ImagingOptions
+) -> None:
+    """Judge flux scale, pointing, positions and completeness; errors count twice over."""
+    if sky["flux_ratio"] is not None:
+        off = abs(sky["flux_ratio"] - 1) - 2 * sky["flux_ratio_error"]
+        if off > options.max_flux_scale_error:
+            sidecar.fail(
+                f"flux scale: median ratio to the catalogue {sky['flux_ratio']:.2f} "
+                f"({sky['n_sources']} sources)"
+            )
+    pointing = sky["pointing_offset"]
+    if (
+        pointing
+        and pointing["significance"] > 5
+        and pointing["offset_deg"] > options.warn_pointing_deg
+    ):
+        sidecar.warn(
+            f"beam mispointed by {pointing['offset_deg']:.2f} deg towards position angle "
+            f"{pointing['position_angle_deg']:.0f} deg ({pointing['significance']:.0f} sigma, from "
+            f"{pointing['n']} flux ratios)"
+        )
+    place = sky["astrometry"]
+    if place:
+        shift = np.hypot(place["ra_offset_arcsec"], place["dec_offset_arcsec"])
+        if shift - 2 * place["error_arcsec"] > beam_arcsec / 4:
+            sidecar.warn(f"positions are off by {shift:.1f} arcsec")
+    if sky["n_expected"] >= 10 and sky["completeness"] < options.min_completeness:
+        sidecar.warn(
+            f"completeness: {sky['completeness']:.0%} of {sky['n_expected']} sources expected at "
+            f"10 sigma are found"
+        )

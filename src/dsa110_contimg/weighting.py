@@ -43,8 +43,8 @@ class Tile:
         Their lengths.
     freq_hz, width_hz : (n_chan,) array
         Channel centres and widths.
-    telescope : str
-        Name of the telescope.
+    n_antennas : int
+        Rows of the antenna table.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Tile:
     interval_s: np.ndarray
     freq_hz: np.ndarray
     width_hz: np.ndarray
-    telescope: str
+    n_antennas: int
 
     @property
     def start_mjd(self) -> float:
@@ -99,8 +99,8 @@ def read_tile(path: str | Path) -> Tile:
         with table(f"{path}::SPECTRAL_WINDOW", ack=False) as windows:
             n_windows = windows.nrows()
             freq_hz, width_hz = windows.getcell("CHAN_FREQ", 0), windows.getcell("CHAN_WIDTH", 0)
-        with table(f"{path}::OBSERVATION", ack=False) as observation:
-            telescope = observation.getcell("TELESCOPE_NAME", 0)
+        with table(f"{path}::ANTENNA", ack=False) as antennas:
+            n_antennas = antennas.nrows()
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a usable Measurement Set ({reason}); remake it") from None
@@ -122,7 +122,7 @@ def read_tile(path: str | Path) -> Tile:
         interval_s=intervals,
         freq_hz=np.asarray(freq_hz, float),
         width_hz=np.asarray(width_hz, float),
-        telescope=telescope,
+        n_antennas=n_antennas,
     )
 
 
@@ -188,7 +188,7 @@ def weigh(
     cell_arcsec: float,
     robust: float,
     uvmin_lambda: float,
-    full_weight: float | None = None,
+    padding: float = 1.2,
     sefd_jy: float = SEFD_JY,
 ) -> Weighting:
     """Compute the imaging weights of a tile and what follows from them.
@@ -199,30 +199,33 @@ def weigh(
         The Measurement Set; its flags and weights are read twice, in pieces.
     size_px, cell_arcsec, robust, uvmin_lambda
         As given to the imager: they fix the uv cells and the weights.
-    full_weight : float, optional
-        Weight of a sample none of whose raw data were flagged; a sample of half that weight is
-        taken for one of half the integration time. Default: the largest weight in the tile.
+    padding : float
+        Factor by which the imager pads images; 1.2 is WSClean's.
     sefd_jy : float
         System equivalent flux density of one antenna and polarisation, Jy. A correlation of
         bandwidth B and time t has the noise ``sefd / sqrt(2 B t)`` in its real and imaginary parts.
+        Weights may hold calibrated gains, so they tell only by comparison how much of a sample's
+        B t was flagged before averaging: against the best moment of its baseline and channel.
 
     Returns
     -------
     Weighting
         With ``n_visibilities`` 0, and NaN for noise and frequency, if nothing is left to image.
     """
-    cells = np.deg2rad(cell_arcsec / 3600) * size_px  # pixels of the uv grid per wavelength
-    density = np.zeros((size_px // 2 + 2) * size_px)
+    grid_px = round(size_px * padding)
+    cells = np.deg2rad(cell_arcsec / 3600) * grid_px  # cells of the uv grid per wavelength
+    density = np.zeros((grid_px // 2 + 1) * grid_px)
     n_total = n_unflagged = n_used = 0
-    largest = 0.0
+    complete = np.zeros(tile.n_antennas**2 * len(tile.freq_hz), np.float32)
     for chunk in _samples(tile, uvmin_lambda):
         n_total += chunk.n_total
-        n_unflagged += chunk.n_unflagged
-        n_used += len(chunk.weight)
+        n_unflagged += len(chunk.weight)
+        n_used += int(chunk.used.sum())
         if len(chunk.weight):
-            largest = max(largest, float(chunk.weight.max()))
+            np.maximum.at(complete, chunk.baseline, chunk.weight)
+            # The density counts the short baselines too, though they do not enter the image.
             density += np.bincount(
-                _cell(chunk, cells, size_px), chunk.weight, minlength=density.size
+                _cell(chunk, cells, grid_px), chunk.weight, minlength=density.size
             )
     shape = (len(tile.time_mjd), len(tile.freq_hz))
     flagged = 1 - n_unflagged / n_total if n_total else 1.0
@@ -232,18 +235,15 @@ def weigh(
     # Noise of Stokes I, half the sum of two correlations, if all its raw data are good.
     time_bandwidth = tile.interval_s[:, None] * np.abs(tile.width_hz)
     variance_full = (sefd_jy**2 / (2 * time_bandwidth) / 2).ravel()
-    full = largest if full_weight is None else 2 * full_weight
     total, squares = density.sum(), (density**2).sum()
     sums = np.zeros(shape[0] * shape[1])
     variance = natural = 0.0
     for chunk in _samples(tile, uvmin_lambda):
-        if not len(chunk.weight):
-            continue
-        factor = briggs_factor(density[_cell(chunk, cells, size_px)], total, squares, robust)
-        weight = chunk.weight * factor
-        sigma2 = variance_full[chunk.sample] * (full / chunk.weight)
+        factor = briggs_factor(density[_cell(chunk, cells, grid_px)], total, squares, robust)
+        weight = np.where(chunk.used, chunk.weight * factor, 0.0)
+        sigma2 = variance_full[chunk.sample] * (complete[chunk.baseline] / chunk.weight)
         variance += (weight**2 * sigma2).sum()
-        natural += (1 / sigma2).sum()
+        natural += (1 / sigma2[chunk.used]).sum()
         sums += np.bincount(chunk.sample, weight, minlength=sums.size)
     sums = sums.reshape(shape)
     return Weighting(
@@ -259,14 +259,18 @@ def weigh(
 
 @dataclass(frozen=True)
 class _Samples:
-    """Stokes I samples that enter the image, of a piece of a Measurement Set."""
+    """Unflagged Stokes I samples of a piece of a Measurement Set.
+
+    `used` tells those above the shortest baseline, `n_total` counts flagged ones too.
+    """
 
     n_total: int
-    n_unflagged: int
     u: np.ndarray  # wavelengths
     v: np.ndarray
     weight: np.ndarray
     sample: np.ndarray  # index of integration x channel
+    baseline: np.ndarray  # index of antenna x antenna x channel
+    used: np.ndarray
 
 
 def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
@@ -284,7 +288,9 @@ def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
             # Imagers drop a Stokes I sample if either of its correlations is flagged.
             good = ~main.getcol("FLAG", start, n)[:, :, [0, -1]].any(axis=2)
             good &= ~main.getcol("FLAG_ROW", start, n)[:, None]
-            cross = main.getcol("ANTENNA1", start, n) != main.getcol("ANTENNA2", start, n)
+            first, second = main.getcol("ANTENNA1", start, n), main.getcol("ANTENNA2", start, n)
+            baseline = first.astype(np.int64) * tile.n_antennas + second
+            cross = first != second
             good &= cross[:, None]
             if has_spectrum:
                 weight = main.getcol("WEIGHT_SPECTRUM", start, n)[:, :, [0, -1]].sum(axis=2)
@@ -294,26 +300,26 @@ def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
             good &= weight > 0
             uvw = main.getcol("UVW", start, n)
             moment = np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9)
-            length = np.hypot(uvw[:, 0], uvw[:, 1])
-            used = good & (length[:, None] * per_metre >= uvmin_lambda)
-            row, channel = np.nonzero(used)
+            row, channel = np.nonzero(good)
+            u, v = uvw[row, 0] * per_metre[channel], uvw[row, 1] * per_metre[channel]
             yield _Samples(
                 n_total=int(cross.sum()) * n_chan,
-                n_unflagged=int(good.sum()),
-                u=uvw[row, 0] * per_metre[channel],
-                v=uvw[row, 1] * per_metre[channel],
-                weight=weight[row, channel].astype(float),
+                u=u,
+                v=v,
+                weight=weight[row, channel],
                 sample=moment[row] * n_chan + channel,
+                baseline=baseline[row] * n_chan + channel,
+                used=np.hypot(u, v) >= uvmin_lambda,
             )
 
 
-def _cell(chunk: _Samples, cells: float, size_px: int) -> np.ndarray:
+def _cell(chunk: _Samples, cells: float, grid_px: int) -> np.ndarray:
     """Return the index of each sample's uv cell; the plane is folded to v >= 0.
 
     Samples beyond the grid, finer than the image's pixels resolve, share its edge.
     """
     sign = np.where(chunk.v < 0, -1, 1)
-    half = size_px // 2
-    x = np.clip(np.rint(sign * chunk.u * cells).astype(np.int64) + half, 0, size_px - 1)
-    y = np.clip(np.rint(sign * chunk.v * cells).astype(np.int64), 0, half)
-    return y * size_px + x
+    half = grid_px // 2
+    x = np.clip(np.floor(sign * chunk.u * cells).astype(np.int64) + half, 0, grid_px - 1)
+    y = np.clip(np.floor(sign * chunk.v * cells).astype(np.int64), 0, half)
+    return y * grid_px + x

@@ -1,149 +1,20 @@
-"""WSClean 3.1: what to run, and how to see that it goes wrong.
-
-The command is built by a pure function of a `Recipe`; nothing here needs WSClean to be tested.
-"""
+"""WSClean 3.1: what to run, what it leaves, and how to see that it goes wrong."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .config import ImagingOptions
 from .errors import ConfigError
-from .external import ToolResult, run_tool
+from .external import run_tool
+from .recipes import Recipe
 
-__all__ = [
-    "Recipe",
-    "command",
-    "divergence_watch",
-    "outputs",
-    "recipe",
-    "run",
-    "safer",
-    "version",
-]
+__all__ = ["ENVIRONMENT", "command", "outputs", "version", "watch"]
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Imaging parameters with nothing left open: a preset with the user's values over it.
-
-    Attributes
-    ----------
-    size_px, cell_arcsec
-        Image geometry.
-    robust
-        Briggs robustness.
-    niter
-        Most clean components.
-    mgain, gain
-        Share of the peak removed by a major and by a minor cycle.
-    max_major
-        Most major cycles.
-    auto_mask_sigma, auto_threshold_sigma
-        Depth of cleaning, blind and within the mask.
-    spectral_terms
-        Terms of the spectral polynomial; with more than one the band is imaged in
-        ``channels_out`` parts that are cleaned together.
-    channels_out
-        Parts of the band.
-    multiscale_px
-        Scales of multiscale clean, pixels; none means point components.
-    uvmin_lambda
-        Shortest baseline.
-    extra : tuple of (str, str)
-        WSClean options put over all others.
-    """
-
-    size_px: int
-    cell_arcsec: float
-    robust: float
-    niter: int
-    mgain: float
-    gain: float
-    max_major: int
-    auto_mask_sigma: float
-    auto_threshold_sigma: float
-    spectral_terms: int
-    channels_out: int
-    multiscale_px: tuple[int, ...] = ()
-    uvmin_lambda: float = 1000.0
-    extra: tuple[tuple[str, str], ...] = ()
-
-
-#: The presets cover the same four degrees.
-PRESETS = {
-    "quick": Recipe(
-        size_px=1800,
-        cell_arcsec=8.0,
-        robust=0.5,
-        niter=1000,
-        mgain=0.9,
-        gain=0.15,
-        max_major=3,
-        auto_mask_sigma=6.0,
-        auto_threshold_sigma=2.0,
-        spectral_terms=1,
-        channels_out=1,
-    ),
-    "standard": Recipe(
-        size_px=2400,
-        cell_arcsec=6.0,
-        robust=0.5,
-        niter=10000,
-        mgain=0.8,
-        gain=0.1,
-        max_major=8,
-        auto_mask_sigma=5.0,
-        auto_threshold_sigma=1.0,
-        spectral_terms=1,
-        channels_out=1,
-    ),
-    "deep": Recipe(
-        size_px=4800,
-        cell_arcsec=3.0,
-        robust=0.0,
-        niter=50000,
-        mgain=0.8,
-        gain=0.1,
-        max_major=15,
-        auto_mask_sigma=4.0,
-        auto_threshold_sigma=0.5,
-        spectral_terms=2,
-        channels_out=4,
-    ),
-}
-
-
-def recipe(options: ImagingOptions) -> Recipe:
-    """Return the preset with the values over it that the options give."""
-    given = {
-        name: value
-        for name in PRESETS["standard"].__dataclass_fields__
-        if (value := getattr(options, name, None)) is not None
-    }
-    resolved = replace(PRESETS[options.preset], **given, extra=tuple(options.wsclean.items()))
-    if resolved.spectral_terms == 1:
-        return replace(resolved, channels_out=1)
-    return replace(resolved, channels_out=max(resolved.channels_out, 2 * resolved.spectral_terms))
-
-
-def safer(recipe: Recipe) -> Recipe:
-    """Return the recipe of the second attempt: smaller steps, less depth, one spectral term."""
-    return replace(
-        recipe,
-        mgain=min(recipe.mgain, 0.6),
-        gain=min(recipe.gain, 0.05),
-        niter=min(recipe.niter, 1000),
-        auto_mask_sigma=max(recipe.auto_mask_sigma, 7.0),
-        auto_threshold_sigma=max(recipe.auto_threshold_sigma, 3.0),
-        spectral_terms=1,
-        channels_out=1,
-        multiscale_px=(),
-    )
+#: OpenBLAS threads fight with WSClean's own.
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 def command(
@@ -238,17 +109,23 @@ def command(
 
 
 def outputs(recipe: Recipe, prefix: str | Path) -> dict[str, Path]:
-    """Return the files that hold WSClean's full-band products: image, residual, model, psf."""
+    """Return the files that hold WSClean's full-band products: residual, model, psf.
+
+    A dirty image is its own residual.
+    """
     infix = "-MFS" if recipe.channels_out > 1 else ""
-    kinds = ("image", "residual", "model", "psf") if recipe.niter > 0 else ("image", "psf")
-    return {kind: Path(f"{prefix}{infix}-{kind}.fits") for kind in kinds}
+    if recipe.niter == 0:
+        names = {"residual": "image", "psf": "psf"}
+    else:
+        names = {kind: kind for kind in ("residual", "model", "psf")}
+    return {kind: Path(f"{prefix}{infix}-{name}.fits") for kind, name in names.items()}
 
 
 _UNITS = {"": 1.0, "K": 1e3, "m": 1e-3, "µ": 1e-6, "u": 1e-6, "n": 1e-9, "p": 1e-12}
 _PEAK = re.compile(r"^Initial peak: (\S+) ?(\S*?)Jy")
 
 
-def divergence_watch(growth: float = 2.0) -> Callable[[str], str | None]:
+def watch(growth: float = 2.0) -> Callable[[str], str | None]:
     """Return a watcher of WSClean's output that recognises a diverging deconvolution.
 
     Each major cycle states the residual's peak when it begins. In a converging run it falls; it is
@@ -256,7 +133,7 @@ def divergence_watch(growth: float = 2.0) -> Callable[[str], str | None]:
     """
     lowest = math.inf
 
-    def watch(line: str) -> str | None:
+    def check(line: str) -> str | None:
         nonlocal lowest
         match = _PEAK.match(line)
         if not match:
@@ -272,22 +149,7 @@ def divergence_watch(growth: float = 2.0) -> Callable[[str], str | None]:
         lowest = min(lowest, peak)
         return None
 
-    return watch
-
-
-def run(line: list[str], timeout_s: float) -> ToolResult:
-    """Run a command that `command` built, watched and limited in time.
-
-    Raises
-    ------
-    ToolStopped
-        If it diverges or exceeds the limit.
-    ToolError
-        If WSClean is absent or fails.
-    """
-    # OpenBLAS threads fight with WSClean's own.
-    environment = {"OPENBLAS_NUM_THREADS": "1"}
-    return run_tool(line, timeout_s=timeout_s, env=environment, watch=divergence_watch())
+    return check
 
 
 def version(timeout_s: float = 30) -> str:
