@@ -19,7 +19,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.time import Time
 from astropy.wcs import WCS
-from scipy import fft
+from reproject import reproject_interp
+from scipy import fft, ndimage
+from scipy.interpolate import RectBivariateSpline
 
 from . import __version__
 from .beam import unit_vector
@@ -45,8 +47,9 @@ BEAM_OUTLIER = 2.0
 SAME_BEAM = 1e-3
 #: Largest part of the grid that is worked on at once, pixels.
 BLOCK_PX = 4_000_000
-#: Pixels that the spline reaches beyond a block of a tile.
-_SPLINE_PX = 16
+#: Pixels that the spline reaches beyond a block of a tile; that its ringing is felt; between nodes
+#: at which smooth maps are looked up.
+_SPLINE_PX, _RINGING_PX, _NODE_PX = 16, 3, 8
 _FWHM = np.sqrt(8 * np.log(2))
 
 
@@ -351,35 +354,40 @@ def convolve(data: np.ndarray, cell_deg: float, beam, target) -> np.ndarray:
 # --- adding ---------------------------------------------------------------------------------------
 
 
-def layers(tile: Tile, target) -> np.ndarray:
-    """Return image, primary beam, noise and validity of a tile at the target beam, float32.
+def layers(tile: Tile, target) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return a tile at the target beam.
 
-    Blank pixels are filled (0; nearest value) for the spline not to ring; validity is 0 there.
+    Returns
+    -------
+    image, pb, rms : (rows, columns) float32 array
+        Blank pixels are filled (0, nearest, nearest), for splines not to ring.
+    clean : (rows, columns) float32 array or None
+        1 where no blank pixel is near, else 0; None if nothing is blank.
     """
-    stack = np.zeros((4, *tile.shape), np.float32)
-    for index, path in enumerate(
-        (tile.path, companion(tile.path, "pb"), companion(tile.path, "rms"))
-    ):
+    found = []
+    for path in (tile.path, companion(tile.path, "pb"), companion(tile.path, "rms")):
         with fits.open(path) as hdus:
             data = hdus[0].data.reshape(hdus[0].data.shape[-2:])
             if data.shape != tile.shape:
                 raise DataError(f"{path}: its shape is not that of {tile.path.name}")
-            stack[index] = data
-    image, pb, rms, valid = stack
-    valid[:] = np.isfinite(image) & np.isfinite(pb) & np.isfinite(rms) & (rms > 0)
+            found.append(data.astype(np.float32))
+    image, pb, rms = found
+    valid = np.isfinite(image) & np.isfinite(pb) & np.isfinite(rms) & (rms > 0)
+    clean = None
     if not valid.all():
-        blank = valid == 0
-        image[blank] = 0
-        if not blank.all():
-            from scipy.ndimage import distance_transform_edt
-
-            nearest = distance_transform_edt(blank, return_distances=False, return_indices=True)
-            pb[:], rms[:] = pb[tuple(nearest)], rms[tuple(nearest)]
+        image[~valid] = 0
+        if valid.any():
+            nearest = ndimage.distance_transform_edt(
+                ~valid, return_distances=False, return_indices=True
+            )
+            pb, rms = pb[tuple(nearest)], rms[tuple(nearest)]
+        clean = ndimage.binary_erosion(valid, iterations=_RINGING_PX, border_value=1)
+        clean = clean.astype(np.float32)
     if target != tile.beam_deg:
         smooth = convolve(image, tile.cell_deg, tile.beam_deg, target)
         rms *= _mad(smooth) / _mad(image)
-        image[:] = smooth
-    return stack
+        image = smooth
+    return image, pb, rms, clean
 
 
 def _mad(data: np.ndarray) -> float:
@@ -407,15 +415,14 @@ def coadd(section: Section, target, options: MosaicOptions) -> Coadd:
         box = _box(tile, wcs, shape)
         if box is None:
             continue
-        stack = layers(tile, target)
+        content = layers(tile, target)
         overlap, added = [], 0.0
         for rows, columns in _blocks(box):
-            block = _reproject(stack, tile.wcs, wcs, rows, columns)
+            block = _reproject(content, tile.wcs, wcs, rows, columns)
             if block is None:
                 continue
-            image, pb, rms, valid = block
-            # The spline of a 0/1 map overshoots near its edges: what is not 1 is not clean.
-            good = (np.abs(valid - 1) < 0.02) & (pb >= options.pb_limit) & (rms > 0)
+            image, pb, rms, clean = block
+            good = clean & (pb >= options.pb_limit) & (rms > 0)
             inverse = np.where(good, 1 / np.where(good, rms, 1) ** 2, 0)
             view = np.s_[rows, columns]
             overlap.append(_compare(image, pb, inverse, total[view], weight[view]))
@@ -454,34 +461,46 @@ def _blocks(box) -> Iterator[tuple[slice, slice]]:
         yield slice(row, min(row + height, row1)), slice(column0, column1)
 
 
-def _reproject(stack, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice) -> np.ndarray | None:
-    """Return the layers of a tile on a block of the grid; None where they do not meet."""
-    from reproject import reproject_interp
+def _reproject(content, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice):
+    """Return image, beam, noise and validity of a tile on a block of the grid.
 
+    None where they do not meet. Beam and noise are smooth: they are looked up at nodes, between
+    which a spline carries them.
+    """
+    image, pb, rms, clean = content
     block = wcs.deepcopy()
     block.wcs.crpix = wcs.wcs.crpix - [columns.start, rows.start]
     shape = rows.stop - rows.start, columns.stop - columns.start
-    # Only the part of the tile below the block goes through the spline.
-    edge = [np.linspace(0, n - 1, 33) for n in shape]
-    x, y = np.meshgrid(edge[1], edge[0])
-    x, y = tile_wcs.all_world2pix(*block.all_pix2world(x, y, 0), 0)
-    if not np.isfinite(x).any():
-        return None
-    low = [max(0, int(np.nanmin(p)) - _SPLINE_PX) for p in (y, x)]
-    high = [
-        min(n, int(np.nanmax(p)) + _SPLINE_PX) for n, p in zip(stack.shape[1:], (y, x), strict=True)
-    ]
+    nodes = [np.linspace(0, n - 1, max(4, n // _NODE_PX + 1)) for n in shape]
+    x, y = tile_wcs.all_world2pix(*block.all_pix2world(*np.meshgrid(*nodes[::-1]), 0), 0)
+    if not np.isfinite(x).all():
+        x, y = np.nan_to_num(x, nan=-1e6), np.nan_to_num(y, nan=-1e6)
+    # Only the part of the tile below the block goes through the image's spline.
+    low = [max(0, int(p.min()) - _SPLINE_PX) for p in (y, x)]
+    high = [min(n, int(p.max()) + _SPLINE_PX) for n, p in zip(image.shape, (y, x), strict=True)]
     if high[0] - low[0] < 4 or high[1] - low[1] < 4:
         return None
     part = tile_wcs.deepcopy()
     part.wcs.crpix = tile_wcs.wcs.crpix - [low[1], low[0]]
-    below = stack[:, low[0] : high[0], low[1] : high[1]]
-    return np.nan_to_num(
-        reproject_interp(
-            (below, part), block, shape_out=shape, order="bicubic", roundtrip_coords=False,
+    below = np.s_[low[0] : high[0], low[1] : high[1]]
+
+    def carry(smooth: np.ndarray, degree: int) -> np.ndarray:
+        values = ndimage.map_coordinates(smooth, (y, x), order=1, mode="nearest")
+        spline = RectBivariateSpline(*nodes, values, kx=degree, ky=degree)
+        return spline(*(np.arange(n) for n in shape)).astype(np.float32)
+
+    def move(data: np.ndarray, order: str) -> np.ndarray:
+        return reproject_interp(
+            (data[below], part), block, shape_out=shape, order=order, roundtrip_coords=False,
             return_footprint=False,
-        ).astype(np.float32)
-    )  # fmt: skip
+        ).astype(np.float32)  # fmt: skip
+
+    moved = move(image, "bicubic")
+    inside = np.isfinite(moved)
+    moved[~inside] = 0
+    if clean is not None:
+        inside &= move(clean, "nearest-neighbor") == 1
+    return moved, carry(pb, 3), carry(rms, 1), inside
 
 
 def _compare(image, pb, inverse, total, weight) -> tuple[np.ndarray, np.ndarray]:
