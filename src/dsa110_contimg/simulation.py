@@ -153,8 +153,8 @@ PRESETS = {
 }
 #: Settings that suit a preset's data, for the configuration written beside them.
 _PRESET_CONFIG = {
-    "demo": {"imaging": {"size_px": 1536, "cell_arcsec": 9.0}},
-    "test": {"imaging": {"size_px": 1200, "cell_arcsec": 12.0, "niter": 2000}},
+    "demo": {"imaging": {"size_px": 1920, "cell_arcsec": 6.0}},
+    "test": {"imaging": {"size_px": 1536, "cell_arcsec": 6.0}},
     "full": {},
 }
 
