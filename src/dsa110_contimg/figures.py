@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,7 @@ def read_planes(path: Path) -> list[Plane]:
 def shrink(data: np.ndarray, size: int) -> np.ndarray:
     """Return an image whose longer side is at most about `size`, by the maximum of square blocks.
 
-    The maximum keeps point sources that a mean or a stride would lose; it lifts the background by
-    the same amount everywhere, which the grey scale takes out again. Blank blocks stay blank.
+    The maximum keeps point sources that a mean or a stride would lose. Blank blocks stay blank.
     """
     step = max(1, -(-max(data.shape) // size))
     ny, nx = (n // step * step for n in data.shape)
@@ -165,32 +164,50 @@ def shrink(data: np.ndarray, size: int) -> np.ndarray:
     return np.fmax.reduce(columns, axis=2).astype(np.float32)
 
 
-def stretch(data: np.ndarray) -> tuple[np.ndarray, float, float]:
+#: Grey scale in robust standard deviations: white, black at least, and where asinh turns over.
+WHITE_SIGMA, BLACK_SIGMA, KNEE_SIGMA = -2.0, 60.0, 4.0
+
+
+def stretch(
+    data: np.ndarray, original: np.ndarray | None = None
+) -> tuple[np.ndarray, float, float]:
     """Return grey values (uint8, dark is bright sky, blank is 235) and the flux of both ends.
 
-    asinh between 2 robust standard deviations below the median and the larger of 40 above it and
-    the 99.8th percentile: noise stays visible beside bright sources.
+    asinh between 2 robust standard deviations below the median and the larger of 60 above it and
+    the 99.8th percentile: noise stays visible, as a light texture, beside bright sources.
+
+    Parameters
+    ----------
+    data : (ny, nx) array
+        What to draw.
+    original : array, optional
+        What it was shrunk from, whose noise sets the scale.
     """
-    finite = data[np.isfinite(data)]
-    if not finite.size:
+    sample = data if original is None else original
+    step = max(1, int(np.sqrt(sample.size / 100_000)))
+    sample = sample[::step, ::step]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size or not np.isfinite(data).any():
         return np.full(data.shape, 235, np.uint8), 0.0, 0.0
-    sample = finite if finite.size < 400_000 else finite[:: finite.size // 200_000]
     middle = float(np.median(sample))
     sigma = float(1.4826 * np.median(np.abs(sample - middle))) or 1e-9
-    low = middle - 2 * sigma
-    high = max(middle + 40 * sigma, float(np.percentile(sample, 99.8)))
-    scaled = np.arcsinh(np.clip((data - middle) / sigma, -2, (high - middle) / sigma))
-    bottom, top = np.arcsinh(-2.0), np.arcsinh((high - middle) / sigma)
+    low = middle + WHITE_SIGMA * sigma
+    high = max(middle + BLACK_SIGMA * sigma, float(np.nanpercentile(data, 99.8)))
+    knee = KNEE_SIGMA * sigma
+    bottom, top = np.arcsinh((low - middle) / knee), np.arcsinh((high - middle) / knee)
     with np.errstate(invalid="ignore"):
+        scaled = np.arcsinh((np.clip(data, low, high) - middle) / knee)
         grey = 255 - (scaled - bottom) / (top - bottom) * 255
     return np.where(np.isfinite(data), grey, 235).astype(np.uint8), low, high
 
 
-def jpeg(data: np.ndarray, quality: int = 82) -> tuple[bytes, float, float]:
+def jpeg(
+    data: np.ndarray, original: np.ndarray | None = None, quality: int = 82
+) -> tuple[bytes, float, float]:
     """Return an image as JPEG, north up and east left, with the fluxes of white and black."""
     from PIL import Image
 
-    grey, low, high = stretch(data)
+    grey, low, high = stretch(data, original)
     stream = io.BytesIO()
     Image.fromarray(grey[::-1]).save(stream, "JPEG", quality=quality)
     return stream.getvalue(), low, high
@@ -243,6 +260,18 @@ class Solutions:
     freq_hz: np.ndarray
     values: np.ma.MaskedArray
     snr: np.ma.MaskedArray
+
+    def only(self, names: set[str]) -> Solutions:
+        """Return the solutions of some antennas: tables of CASA have rows for absent ones too."""
+        kept = [i for i, name in enumerate(self.antennas) if name in names]
+        if not kept:
+            return self
+        return replace(
+            self,
+            antennas=[self.antennas[i] for i in kept],
+            values=self.values[:, kept],
+            snr=self.snr[:, kept],
+        )
 
 
 def read_solutions(path: Path) -> Solutions:
@@ -318,17 +347,44 @@ def _lines(axis: Any, x: np.ndarray, curves: np.ma.MaskedArray, names: list[str]
     axis.legend(loc="best", ncols=2)
 
 
+def labels(names: list[str]) -> tuple[list[str], str]:
+    """Return short antenna labels and the name of their axis: ``DSA-`` is said once."""
+    if all(name.startswith("DSA-") for name in names):
+        return [name[4:] for name in names], "antenna (DSA-)"
+    return names, "antenna"
+
+
+def _antenna_axis(axis: Any, names: list[str], most: int = 24) -> None:
+    """Label the horizontal axis of an axes with antennas."""
+    short, title = labels(names)
+    ticks = list(range(0, len(names), max(1, -(-len(names) // most))))
+    axis.set_xticks(ticks, [short[i] for i in ticks])
+    axis.set_xlabel(title)
+
+
+def _steady_limits(axis: Any, curves: np.ma.MaskedArray, least: float) -> None:
+    """Limit the vertical axis to what nearly all antennas do; single outliers leave the frame."""
+    sample = curves.compressed()
+    if sample.size:
+        low, high = np.percentile(sample, [0.5, 99.5])
+        margin = max(0.25 * (high - low), least)
+        axis.set_ylim(low - margin, high + margin)
+
+
 def bandpass(solutions: Solutions) -> str:
     """Draw amplitude and phase of a bandpass against frequency, all antennas over one another."""
     ghz = solutions.freq_hz / 1e9
     values = solutions.values[0]
     figure, axes = _figure(10.5, 5.2, 2, values.shape[-1], sharex=True, sharey="row", squeeze=False)
     for pol, (upper, lower) in enumerate(axes.T):
-        _lines(upper, ghz, np.ma.abs(values[..., pol]), solutions.antennas)
+        amplitude = np.ma.abs(values[..., pol])
+        _lines(upper, ghz, amplitude, solutions.antennas)
+        _steady_limits(upper, amplitude, 0.02)
         phase = np.ma.masked_array(
             np.degrees(np.angle(values[..., pol].filled(0))), np.ma.getmaskarray(values[..., pol])
         )
         _lines(lower, ghz, phase, solutions.antennas)
+        _steady_limits(lower, phase, 2.0)
         upper.set_title(f"polarisation {'XY'[pol]}" if pol < 2 else f"polarisation {pol}")
         lower.set_xlabel("frequency (GHz)")
     axes[0, 0].set_ylabel("amplitude")
@@ -365,9 +421,10 @@ def bandpass_map(solutions: Solutions) -> str:
         )
         figure.colorbar(shown, ax=axis, label=label, pad=0.01)
         axis.set_xlabel("frequency (GHz)")
-    ticks = range(0, len(values), max(1, len(values) // 12))
-    axes[0].set_yticks(list(ticks), [solutions.antennas[i] for i in ticks])
-    axes[0].set_ylabel("antenna")
+    short, title = labels(solutions.antennas)
+    ticks = list(range(0, len(values), max(1, len(values) // 12)))
+    axes[0].set_yticks(ticks, [short[i] for i in ticks])
+    axes[0].set_ylabel(title)
     return _uri(figure)
 
 
@@ -437,9 +494,7 @@ def gains(solutions: Solutions) -> str:
     upper.set_ylim(bottom=0)
     upper.set_ylabel("gain amplitude")
     lower.set(ylim=(-190, 190), yticks=[-180, -90, 0, 90, 180], ylabel="phase (deg)")
-    ticks = x[:: max(1, len(x) // 24)]
-    lower.set_xticks(ticks, [solutions.antennas[i] for i in ticks])
-    lower.set_xlabel("antenna")
+    _antenna_axis(lower, solutions.antennas)
     upper.legend(ncols=3, loc="lower right")
     return _uri(figure)
 
@@ -459,9 +514,8 @@ def delays(solutions: Solutions) -> str:
             ms=3.5,
             label=f"polarisation {'XY'[pol]}",
         )
-    ticks = x[:: max(1, len(x) // 24)]
-    axis.set_xticks(ticks, [solutions.antennas[i] for i in ticks])
-    axis.set(xlabel="antenna", ylabel="delay (ns)")
+    _antenna_axis(axis, solutions.antennas)
+    axis.set_ylabel("delay (ns)")
     axis.legend(ncols=2)
     return _uri(figure)
 
@@ -523,8 +577,7 @@ def flags(statistics: dict[str, dict]) -> str | None:
             interpolation="nearest",
         )
         axis.set_xlabel(label)
-    ticks = list(range(0, len(antennas), max(1, len(antennas) // 16)))
-    axes[1].set_xticks(ticks, [antennas[i] for i in ticks])
+    _antenna_axis(axes[1], antennas, 16)
     names = [f"{g[9:11]}:{g[11:13]}" for g in statistics]
     ticks = list(range(0, len(names), max(1, len(names) // 12)))
     axes[0].set_yticks(ticks, [names[i] for i in ticks])
@@ -562,7 +615,11 @@ def noise(tiles: list[dict]) -> str | None:
             mew=1.5,
             label="thermal",
         )
-    axis.set(xlabel="UTC (h)", ylabel="noise (mJy/beam)")
+    axis.set(xlabel="UTC", ylabel="noise (mJy/beam)")
+    axis.locator_params(axis="x", nbins=7, steps=[1, 2, 2.5, 5, 10])
+    axis.xaxis.set_major_formatter(
+        lambda h, _: f"{int(h % 24):02d}:{int(h * 60 % 60):02d}:{round(h * 3600 % 60):02d}"
+    )
     _flux_axis(axis)
     axis.legend(ncols=2)
     return _uri(figure)
@@ -876,10 +933,11 @@ def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
         vmax=1.3,
         interpolation="nearest",
     )
+    short, title = labels(names)
     ticks_y = list(range(0, len(names), max(1, len(names) // 24)))
-    axis.set_yticks(ticks_y, [names[i] for i in ticks_y])
+    axis.set_yticks(ticks_y, [short[i] for i in ticks_y])
     ticks_x = list(range(0, len(solutions), max(1, len(solutions) // 10)))
     axis.set_xticks(ticks_x, [solutions[i][0][:8] for i in ticks_x])
-    axis.set(ylabel="antenna", xlabel="calibration")
+    axis.set(ylabel=title, xlabel="calibration")
     figure.colorbar(shown, ax=axis, label="gain amplitude / its median", pad=0.01)
     return _uri(figure)

@@ -152,10 +152,11 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             name      | TEXT NOT NULL    |     | IAU style name
             ra_deg    | REAL NOT NULL    | deg | ICRS
             dec_deg   | REAL NOT NULL    | deg | ICRS
-            n         | INTEGER          |     | measurements in the light curve
+            n_meas    | INTEGER          |     | measurements in the statistics
             eta       | REAL             |     | weighted reduced chi2 about the weighted mean
             v         | REAL             |     | standard deviation over mean
-            mean_flux_jy | REAL          | Jy  | weighted mean flux
+            wavg_flux_jy | REAL          | Jy  | weighted mean flux
+            log10_false_alarm | REAL     |     | log10 of the probability that it is constant
         """),
         ["name", "dec_deg, ra_deg", "eta"],
     ),
@@ -208,7 +209,7 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
         "what a product was made from",
         _columns("""
             product    | TEXT NOT NULL REFERENCES products(path) | | product
-            input      | TEXT NOT NULL | | path below the results folder, else as given
+            input      | TEXT NOT NULL | | path below results, incoming/<raw file>, or as given
             size_bytes | INTEGER       | B | size when it was read
             mtime_utc  | TEXT          |   | modification time when it was read
             sha256     | TEXT          |   | checksum, of small files
@@ -253,10 +254,11 @@ def below(path: str) -> str:
     """Return a path as the index knows it: below the results folder, whatever stood before.
 
     Sidecars hold paths as the step was given them, relative or absolute, and results may have moved
-    since. Paths that are no products come back as they are.
+    since. Raw files are ``incoming/<name>``. Other paths come back as they are.
     """
     match = re.search(rf"(?:^|/)(nights/{NIGHT}/.+|lightcurves/[^/]+)$", path)
-    return match[1] if match else path
+    raw = re.search(r"(?:^|/)([^/]+_sb\d\d\.hdf5)$", path)
+    return match[1] if match else f"incoming/{raw[1]}" if raw else path
 
 
 def sidecars(results: Path) -> Iterator[tuple[str, dict]]:
@@ -590,15 +592,10 @@ def _photometry(db: sqlite3.Connection, rows: Iterator[tuple[dict | None, dict]]
 def _variability(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
     """Add the statistics of the light curves to their sources, and the candidates."""
     for row in _read_csv(folder / "variability.csv"):
+        names = ("n_meas", "eta", "v", "wavg_flux_jy", "log10_false_alarm")
         db.execute(
-            "UPDATE sources SET n = ?, eta = ?, v = ?, mean_flux_jy = ? WHERE source_id = ?",
-            [
-                _float(row.get("n")),
-                _float(row.get("eta")),
-                _float(row.get("v")),
-                _float(row.get("mean_flux_jy")),
-                row["source_id"],
-            ],
+            f"UPDATE sources SET {', '.join(f'{n} = ?' for n in names)} WHERE source_id = ?",
+            [*(_float(row.get(n)) for n in names), row["source_id"]],
         )
     candidates = [r for r in _read_csv(folder / "candidates.csv") if r["source_id"] in known]
     _insert(

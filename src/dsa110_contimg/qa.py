@@ -53,6 +53,8 @@ NOUNS = {
     "image.fits": "image",
     "photometry.csv": "photometry",
 }
+#: Steps of a tile, in the order of the chain.
+STEPS = ("group", "convert", "calibrate", "apply", "image", "photometry")
 TABLES = ("kcal", "bcal", "gcal")
 _ORDER = ("pass", "warn", "fail")
 
@@ -148,6 +150,16 @@ def read_photometry(path: Path) -> list[dict[str, Any]]:
             ]
     except FileNotFoundError:
         return []
+
+
+def night_rows(night_dir: Path, tiles: list[dict]) -> tuple[list[dict[str, Any]], str]:
+    """Return the measurements that speak for a night, and whether of ``mosaic`` or ``tiles``."""
+    rows = read_photometry(night_dir / "photometry.csv")
+    if rows:
+        return rows, "mosaic"
+    usable = [t["group"] for t in tiles if t["state"] in ("pass", "warn")]
+    tables = (night_dir / "groups" / g / f"{g}.photometry.csv" for g in usable)
+    return [row for table in tables for row in read_photometry(table)], "tiles"
 
 
 def flux_scale(rows: list[dict[str, Any]], min_snr: float = 10.0) -> dict[str, Any]:
@@ -301,9 +313,9 @@ def judge_tile(
     )
     tile["flux_scale"] = flux_scale(read_photometry(folder / f"{group}.photometry.csv"))
     tile["seconds"] = {
-        content.get("step", kind): round(sum(_seconds(content)), 3)
-        for kind, content in sidecars.items()
-        if kind not in TABLES and content.get("timings_s")
+        sidecars[kind].get("step", kind): round(sum(_seconds(sidecars[kind])), 3)
+        for kind in STAGES
+        if kind in sidecars and sidecars[kind].get("timings_s")
     }
     if tile["calibrator"]:
         # One run makes all tables; each of their sidecars holds its times.
@@ -382,18 +394,7 @@ def judge_night(
     calibrations = [
         c for g, sidecars in found["groups"].items() if (c := judge_calibration(g, sidecars))
     ]
-    rows = read_photometry(night_dir / "photometry.csv")
-    source = "mosaic"
-    if not rows:
-        source = "tiles"
-        rows = [
-            row
-            for t in tiles
-            if t["state"] in ("pass", "warn")
-            for row in read_photometry(
-                night_dir / "groups" / t["group"] / f"{t['group']}.photometry.csv"
-            )
-        ]
+    rows, source = night_rows(night_dir, tiles)
     judged = {
         "schema": SCHEMA,
         "night": night,
@@ -443,7 +444,7 @@ def _counts(tiles: list, calibrations: list, mosaics: Mapping, rows: list) -> di
 
 def _timings(tiles: list, found: Mapping) -> dict[str, Any]:
     """Return seconds by step (median and sum), and the factor by which tiles outrun real time."""
-    by_step: dict[str, list[float]] = {}
+    by_step: dict[str, list[float]] = {step: [] for step in STEPS}
     for tile in tiles:
         for step, seconds in tile["seconds"].items():
             by_step.setdefault(step, []).append(seconds)
@@ -460,6 +461,7 @@ def _timings(tiles: list, found: Mapping) -> dict[str, Any]:
         "steps": {
             step: {"n": len(s), "median_s": statistics.median(s), "total_s": sum(s)}
             for step, s in by_step.items()
+            if s
         },
         "tile_median_s": median,
         "tile_duration_s": TILE_S,

@@ -22,14 +22,13 @@ import numpy as np
 from . import __version__, figures
 from .errors import DataError
 from .products import Layout, Sidecar, replacing, write_text
-from .qa import dig, judge_night, load_night, read_json, read_photometry
+from .qa import dig, judge_night, load_night, night_rows, read_json
 from .telescope import TILE_S
 
 __all__ = ["build_night"]
 
-#: Up to this many tiles, thumbnails are large enough to be looked at when opened.
-FEW_TILES = 40
-LARGE_PX, SMALL_PX = 480, 200
+#: Thumbnails are this large; up to so many tiles, a larger image opens from each.
+SMALL_PX, LARGE_PX, FEW_TILES = 168, 560, 40
 #: Longest side of a mosaic on the page, pixels.
 MOSAIC_PX = 2000
 #: Most candidates with a light curve on the page.
@@ -205,7 +204,7 @@ def thumbnails(night_dir: Path, tiles: list[dict]) -> list[str]:
     Thumbnails are kept in ``.thumbnails`` of the night, and made again only where the image is
     newer: a page of 280 tiles is rebuilt in seconds.
     """
-    size = LARGE_PX if len(tiles) <= FEW_TILES else SMALL_PX
+    sizes = (SMALL_PX, LARGE_PX) if len(tiles) <= FEW_TILES else (SMALL_PX,)
     cache = night_dir / ".thumbnails"
 
     def draw(tile: dict) -> str | None:
@@ -214,25 +213,30 @@ def thumbnails(night_dir: Path, tiles: list[dict]) -> list[str]:
         tile["thumbnail"] = None
         if not image.exists():
             return None
-        kept = cache / f"{group}-{size}.jpg"
-        if kept.exists() and kept.stat().st_mtime_ns == image.stat().st_mtime_ns:
-            content, low, high = kept.read_bytes(), *_read_scale(kept)
-        else:
+        stamp = image.stat().st_mtime_ns
+        kept = [cache / f"{group}-{size}.jpg" for size in sizes]
+        if not all(k.exists() and k.stat().st_mtime_ns == stamp for k in kept):
             try:
                 plane = figures.read_planes(image)[0]
             except DataError as error:
                 return str(error)
-            content, low, high = figures.jpeg(figures.shrink(plane.data, size))
-            content = content + f"\n{low!r} {high!r}".encode()
-            with replacing(kept) as temporary:
-                temporary.write_bytes(content)
-                stamp = image.stat().st_mtime_ns
-                os.utime(temporary, ns=(stamp, stamp))
-        tile["thumbnail"] = {"uri": figures.image_uri(content), "low": low, "high": high}
+            for target, size in zip(kept, sizes, strict=True):
+                _keep_thumbnail(target, plane.data, size, stamp)
+        low, high = _read_scale(kept[-1])
+        uris = [figures.image_uri(k.read_bytes()) for k in kept]
+        tile["thumbnail"] = {"uri": uris[0], "large": uris[-1], "low": low, "high": high}
         return None
 
     with ThreadPoolExecutor(2) as pool:
         return [note for note in pool.map(draw, tiles) if note]
+
+
+def _keep_thumbnail(target: Path, data: np.ndarray, size: int, stamp: int) -> None:
+    """Write a thumbnail, followed by the fluxes of white and black, with its image's time."""
+    content, low, high = figures.jpeg(figures.shrink(data, size), data)
+    with replacing(target) as temporary:
+        temporary.write_bytes(content + f"\n{low!r} {high!r}".encode())
+        os.utime(temporary, ns=(stamp, stamp))
 
 
 def _read_scale(path: Path) -> tuple[float, float]:
@@ -241,8 +245,12 @@ def _read_scale(path: Path) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _calibrations(night_dir: Path, calibrations: list[dict]) -> list[dict]:
-    """Add the figures of every table."""
+#: Figures of a calibration that its heading or the tile table tells already.
+_KNOWN = ("group", "calibrator", "calibrator_ra_deg", "calibrator_dec_deg", "dec_app_deg", "mjd")
+
+
+def _calibrations(night_dir: Path, calibrations: list[dict], flags: dict) -> list[dict]:
+    """Add the figures of every table, for the antennas that took part in the tile."""
     out = []
     for calibration in calibrations:
         drawn, notes = [], []
@@ -253,13 +261,21 @@ def _calibrations(night_dir: Path, calibrations: list[dict]) -> list[dict]:
             except (DataError, ImportError) as error:
                 notes.append(f".{kind} could not be drawn: {error}")
                 continue
-            drawn += figures.solution_figures(table)
+            known = flags.get(group) or {}
+            present = {
+                *known.get("by_antenna", {}),
+                *known.get("absent_antennas", []),
+                *known.get("dead_antennas", []),
+            }
+            drawn += figures.solution_figures(table.only(present))
         order = {"Bandpass": 0, "Gains": 1, "Delays": 2}
         drawn.sort(key=lambda f: order.get(f["title"].split(",")[0].split()[0], 0))
         out.append(
             calibration
             | {
-                "figures_of_merit": calibration["figures"],
+                "figures_of_merit": {
+                    k: v for k, v in calibration["figures"].items() if k not in _KNOWN
+                },
                 "drawn": [{"folded": ""} | f for f in drawn],
                 "notes": notes,
             }
@@ -295,7 +311,7 @@ def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str
 def _view(name: str, plane: figures.Plane, rows: list[dict], variables: set[str]) -> dict[str, Any]:
     """Return image, overlays and coordinate grid of one strip; y counts from the top."""
     small = figures.shrink(plane.data, MOSAIC_PX)
-    content, low, high = figures.jpeg(small, quality=86)
+    content, low, high = figures.jpeg(small, plane.data, quality=86)
     ny, nx = small.shape
     step = max(1, -(-max(plane.data.shape) // MOSAIC_PX))
     wcs = plane.wcs()
@@ -676,8 +692,9 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
     """
     night_dir = Path(night_dir).resolve()
     judged = read_json(night_dir / "qa.json") or judge_night(night_dir)
-    rows = read_photometry(night_dir / "photometry.csv")
+    rows, _ = night_rows(night_dir, judged["tiles"])
     found = load_night(night_dir)
+    flags = _flags(found, judged["tiles"])
     with figures.style():
         notes = thumbnails(night_dir, judged["tiles"])
         for tile in judged["tiles"]:
@@ -694,9 +711,9 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
                 lambda: figures.astrometry(*measured_offsets(night_dir, rows)), mosaics
             ),
             "variability": variables["plot"],
-            "flags": figures.flags(_flags(found, judged["tiles"])),
+            "flags": figures.flags(flags),
         }
-        calibrations = _calibrations(night_dir, judged["calibrations"])
+        calibrations = _calibrations(night_dir, judged["calibrations"], flags)
     return (
         environment()
         .get_template("night.html.j2")

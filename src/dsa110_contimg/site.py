@@ -17,7 +17,7 @@ import numpy as np
 
 from . import __version__, figures
 from .errors import DataError
-from .products import NIGHT, write_text
+from .products import GROUP_ID, NIGHT, night_of, write_text
 from .qa import dig, judge_night, read_json
 from .report import environment, is_number, read_table
 
@@ -140,14 +140,12 @@ def _sources(folder: Path) -> tuple[list[dict], tuple[float, float]]:
     chosen = {r["source_id"] for r in read_table(folder / "candidates.csv")}
     rows = []
     for row in read_table(folder / "variability.csv"):
-        fluxes = (row.get(k) for k in ("mean_flux_jy", "mean_jy", "weighted_mean_jy"))
         rows.append(
             {
                 "source_id": row["source_id"],
                 "name": row.get("name") or row["source_id"],
                 "file": file_name(row["source_id"]),
                 "candidate": row["source_id"] in chosen,
-                "flux_jy": next((f for f in fluxes if is_number(f)), None),
                 "fields": row,
             }
             | {k: row.get(k) if is_number(row.get(k)) else None for k in _SHOWN}
@@ -156,7 +154,7 @@ def _sources(folder: Path) -> tuple[list[dict], tuple[float, float]]:
     return rows, (limits.get("eta_threshold", 2.5), limits.get("v_threshold", 0.1))
 
 
-_SHOWN = ("ra_deg", "dec_deg", "n", "eta", "v")
+_SHOWN = ("ra_deg", "dec_deg", "n_meas", "wavg_flux_jy", "eta", "v")
 
 
 def _source_pages(env: Any, folder: Path, out: Path, sources: list[dict], links: dict) -> None:
@@ -196,9 +194,11 @@ def _source_pages(env: Any, folder: Path, out: Path, sources: list[dict], links:
 
 def _night_of(row: dict) -> str:
     """Return the night of a measurement: of its epoch or, where that does not tell, of its MJD."""
-    epoch = str(row.get("group_or_epoch", ""))
+    epoch = str(row.get("epoch", ""))
     if re.match(NIGHT, epoch):
         return epoch[:10]
+    if re.fullmatch(GROUP_ID, epoch):
+        return night_of(epoch)
     day = dt.date(1858, 11, 17) + dt.timedelta(days=int(row["mjd"]))
     return day.isoformat()
 

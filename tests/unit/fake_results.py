@@ -365,6 +365,7 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
             {
                 "target": gid,
                 "candidates": [first],
+                "calibrators": {first: "3C454.3"},
                 "chosen": chosen,
                 "borrowed": False,
                 "reasons": [] if chosen else ["no calibration within 30 days"],
@@ -412,7 +413,7 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
 def _lightcurves(layout, rows, variable):
     import pandas as pd
 
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).rename(columns={"group_or_epoch": "epoch"})
     folder = layout.lightcurves()
     folder.mkdir(parents=True, exist_ok=True)
     table.to_parquet(folder / "lightcurves.parquet")
@@ -428,16 +429,17 @@ def _lightcurves(layout, rows, variable):
                 "name": source,
                 "ra_deg": group.ra_deg.iloc[0],
                 "dec_deg": group.dec_deg.iloc[0],
-                "n": n,
-                "mean_flux_jy": mean,
+                "n_meas": n,
+                "wavg_flux_jy": mean,
                 "eta": eta,
                 "v": s.std() / s.mean() if n > 1 else 0.0,
             }
         )
     variability = pd.DataFrame(out).sort_values("eta", ascending=False)
     variability.to_csv(folder / "variability.csv", index=False)
-    variability[(variability.eta > 2.5) & (variability.v > 0.1)].to_csv(
-        folder / "candidates.csv", index=False
-    )
-    for name in ("lightcurves.parquet", "variability.csv", "candidates.csv"):
-        Sidecar("lightcurves", timings_s={"total": 3.0}).write(folder / name)
+    chosen = variability[(variability.eta > 2.5) & (variability.v > 0.1)].copy()
+    chosen.insert(0, "rank", np.arange(1, len(chosen) + 1))
+    chosen.to_csv(folder / "candidates.csv", index=False)
+    card = Sidecar("lightcurves", timings_s={"total": 3.0})
+    card.parameters = {"eta_threshold": 2.5, "v_threshold": 0.1}
+    card.write(folder / "lightcurves.parquet")

@@ -180,4 +180,6 @@ def test_recall_command_lists_what_a_group_became(fake, db, capsys):
 def test_paths_are_known_wherever_the_results_lie():
     short = "nights/2026-01-25/mosaic.fits"
     assert {index.below(p) for p in (short, "results/" + short, "/data/r/" + short)} == {short}
-    assert index.below("/data/in/2026-01-25T22:00:00_sb00.hdf5").startswith("/data/in")
+    raw = "2026-01-25T22:00:00_sb00.hdf5"
+    assert {index.below(p) for p in (raw, "in/" + raw, "/data/in/" + raw)} == {"incoming/" + raw}
+    assert index.below("/data/catalog.csv") == "/data/catalog.csv"
