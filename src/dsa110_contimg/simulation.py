@@ -122,6 +122,10 @@ class SimulationOptions(Options):
     """How far north of the header's declination the dishes really point, deg."""
     last_integration: Literal["data", "nan", "zero"] = "data"
     """What the last integration of the last tile of a night holds."""
+    gap_s: NonNegative = 0.0
+    """Pause before the last tile of a night, s (restarts take 100 to 300)."""
+    missing_subbands: Annotated[int, Field(ge=0, le=15)] = 0
+    """Subbands, lowest frequencies first, that never arrive for the last tile of a night."""
     threads: Annotated[int, Field(ge=1)] = 2
     """Subbands made at the same time."""
 
@@ -866,8 +870,10 @@ def file_names(folder: Path, start_mjd: float, group: int, rng: np.random.Genera
     ]
 
 
-def write_group(tile: _Tile, start_mjd: float, folder: Path) -> list[Path]:
-    """Make and write the 16 files of a tile; return their paths, sb00 first."""
+def write_group(
+    tile: _Tile, start_mjd: float, folder: Path, subbands: int = telescope.N_SUBBANDS
+) -> list[Path]:
+    """Make and write the first so many subbands of a tile; return their paths, sb00 first."""
     rng = np.random.default_rng([tile.options.seed, 9, tile.number])
     paths = file_names(folder, start_mjd, tile.number, rng)
     delays = np.zeros((len(telescope.stations().names), 2), int)
@@ -879,8 +885,8 @@ def write_group(tile: _Tile, start_mjd: float, folder: Path) -> list[Path]:
         write_uvh5(paths[number], tile.instrument, number, start_mjd, tile.dec_app_deg, data, text)
 
     with ThreadPoolExecutor(tile.options.threads) as pool:
-        list(pool.map(make, range(telescope.N_SUBBANDS)))
-    return paths
+        list(pool.map(make, range(subbands)))
+    return paths[:subbands]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -920,9 +926,10 @@ def make_plan(options: SimulationOptions) -> Plan:
     if dec_app is None:
         dec_app = round(float(np.rad2deg(apparent_directions(ra, dec, transits[0])[1][0])), 2)
     tile = telescope.TILE_S / 86400
-    starts = tuple(
-        tuple(t - 0.46 * tile + n * tile for n in range(options.tiles)) for t in transits
-    )
+    offsets = (np.arange(options.tiles) - 0.46) * tile
+    if options.tiles > 1:
+        offsets[-1] += options.gap_s / 86400
+    starts = tuple(tuple(float(t) for t in transit + offsets) for transit in transits)
     return Plan(starts, dec_app, calibrator)
 
 
@@ -1003,7 +1010,8 @@ def simulate(options: SimulationOptions, out: Path, progress: bool = False) -> T
     for number, (night, start) in enumerate(tiles):
         began = time.monotonic()
         tile = _make_tile(options, instrument, plan, sky, dead, night, number, start)
-        files = write_group(tile, start, out / "incoming")
+        missing = options.missing_subbands if start == plan.starts[night][-1] else 0
+        files = write_group(tile, start, out / "incoming", telescope.N_SUBBANDS - missing)
         name = group_id(start)
         _write_group_truth(out / "truth", name, tile)
         ra, dec = meridian_icrs(plan.dec_app_deg, start + telescope.TILE_S / 172800)

@@ -499,6 +499,19 @@ def test_unfinished_last_integration(tmp_path, what, test):
             assert np.all(samples[-1] == 0)
 
 
+def test_gaps_and_missing_subbands(tmp_path):
+    options = SimulationOptions(
+        antennas=3, channels=1, integrations=2, sources=0, tiles=3, variables=False,
+        dead_antennas=0, gap_s=103.5, missing_subbands=2,
+    )  # fmt: skip
+    truth = simulation.simulate(options, tmp_path)
+    starts = [g["start_mjd"] for g in truth.groups.values()]
+    assert np.diff(starts) * 86400 == pytest.approx([309.2376, 412.7376], abs=1e-3)
+    assert [len(g["files"]) for g in truth.groups.values()] == [16, 16, 14]
+    assert len(list(truth.incoming.iterdir())) == 46
+    assert len(list(truth.incoming.glob("*_sb15.hdf5"))) == 2
+
+
 # ------------------------------------------------------------------------------------------ season
 
 
