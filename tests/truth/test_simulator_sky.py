@@ -14,9 +14,9 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from dsa110_contimg import simulation
+from dsa110_contimg import correlator, simulation
 from dsa110_contimg.beam import TileBeam
-from dsa110_contimg.simulation import Instrument, Source
+from dsa110_contimg.correlator import Instrument, Source
 
 pytestmark = pytest.mark.skipif(shutil.which("wsclean") is None, reason="WSClean is not installed")
 
@@ -38,7 +38,7 @@ def meridian_phased(files, dec_app_deg):
         parts.append(part)
     uvd = parts[0].fast_concat(parts[1:], "freq", **unchecked)
     for time in np.unique(uvd.time_array):
-        ra, dec = simulation.meridian_icrs(dec_app_deg, time - 2400000.5)
+        ra, dec = correlator.meridian_icrs(dec_app_deg, time - 2400000.5)
         number = uvd._add_phase_center(
             f"meridian {time}",
             cat_type="sidereal",
@@ -77,7 +77,7 @@ def test_a_source_appears_where_and_as_bright_as_it_should(
     instrument = Instrument.choose(48, 1, 12)
     plan = simulation.make_plan(options)
     start = plan.starts[0][0]
-    ra0, dec0 = (float(v) for v in simulation.meridian_icrs(dec, start + 309.2376 / 172800))
+    ra0, dec0 = (float(v) for v in correlator.meridian_icrs(dec, start + 309.2376 / 172800))
     stretch = 1 / np.cos(np.deg2rad(dec0 + north))
     source = Source("s", (ra0 + east * stretch) % 360, dec0 + north, 2.0, -0.7)
     tile = simulation._make_tile(options, instrument, plan, [source], {}, 0, 0, start)
@@ -108,7 +108,7 @@ def test_a_source_appears_where_and_as_bright_as_it_should(
     assert np.hypot(east_arcsec, north_arcsec) < limit_arcsec
 
     freq = instrument.freq_hz[subbands].ravel()
-    pointing = simulation.meridian_icrs(dec, instrument.times_mjd(start))
+    pointing = correlator.meridian_icrs(dec, instrument.times_mjd(start))
     beam = TileBeam(*pointing, freq, np.ones((12, freq.size)))
     samples = beam.samples(source.ra_deg, source.dec_deg) * source.flux(freq, start)
     assert peak == pytest.approx(samples.mean(), rel=0.003)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from astropy.time import Time
 
-from dsa110_contimg import catalogs, simulation, telescope
+from dsa110_contimg import catalogs, correlator, simulation, telescope
 from dsa110_contimg.beam import airy_power
+from dsa110_contimg.correlator import Instrument, Source
 from dsa110_contimg.errors import ConfigError, DataError
 from dsa110_contimg.products import group_id
-from dsa110_contimg.simulation import Instrument, SimulationOptions, Source
+from dsa110_contimg.simulation import SimulationOptions
 
 C = 299792458.0
 
@@ -63,15 +64,15 @@ def direct_sum(instrument, sky, start_mjd, dec_app_deg):
 )
 def test_visibilities_are_those_of_the_explicit_sum(ra, dec):
     instrument = Instrument.choose(7, 2, 2)
-    start = simulation.transit_mjd(ra, dec, 61074.0) - 0.002
-    dec_app = np.rad2deg(simulation.apparent_directions(ra, dec, start)[1][0])
+    start = correlator.transit_mjd(ra, dec, 61074.0) - 0.002
+    dec_app = np.rad2deg(correlator.apparent_directions(ra, dec, start)[1][0])
     rng = np.random.default_rng(4)
     scale = np.array([1 / np.cos(np.deg2rad(dec)), 1.0])
     sky = [
         Source(f"s{n}", *map(float, ((ra, dec) + scale * rng.uniform(-1.5, 1.5, 2))), 1.0 + n, -0.7)
         for n in range(4)
     ]
-    got = simulation.predict(instrument, sky, start, dec_app)
+    got = correlator.predict(instrument, sky, start, dec_app)
     expected = direct_sum(instrument, sky, start, dec_app)
     assert np.abs(got - expected).max() < 2e-5 * np.abs(expected).max()
 
@@ -79,11 +80,11 @@ def test_visibilities_are_those_of_the_explicit_sum(ra, dec):
 def test_directions_agree_with_erfa_and_with_their_inverse():
     for mjd in (61074.1, 61074.99999, 61230.5):
         for ra, dec in ((0.01, -10.0), (24.42, 33.16), (359.99, 71.0)):
-            ha, app = simulation.apparent_directions(ra, dec, mjd)
+            ha, app = correlator.apparent_directions(ra, dec, mjd)
             expected = observed(ra, dec, mjd)
             assert abs(ha[0] - expected[0]) < 1e-9
             assert abs(app[0] - expected[1]) < 1e-9
-        ra, dec = simulation.meridian_icrs(54.6, mjd)
+        ra, dec = correlator.meridian_icrs(54.6, mjd)
         ha, app = observed(float(ra), float(dec), mjd)
         assert abs(ha) < 1e-8
         assert abs(app - np.deg2rad(54.6)) < 1e-9
@@ -91,7 +92,7 @@ def test_directions_agree_with_erfa_and_with_their_inverse():
 
 @pytest.mark.parametrize("ra", [0.001, 24.42, 359.999])
 def test_transit(ra):
-    mjd = simulation.transit_mjd(ra, 33.16, 61074.0)
+    mjd = correlator.transit_mjd(ra, 33.16, 61074.0)
     assert 61074.0 <= mjd < 61075.0
     assert abs(observed(ra, 33.16, mjd)[0]) < 1e-8
 
@@ -99,12 +100,12 @@ def test_transit(ra):
 def test_a_source_in_the_phase_centre_has_zero_phase_and_one_to_the_east_positive_u_phase():
     instrument = Instrument.choose(10, 1, 1)
     mjd = instrument.times_mjd(61074.03)[0]
-    ra, dec = simulation.meridian_icrs(33.3, mjd)
+    ra, dec = correlator.meridian_icrs(33.3, mjd)
     centre = [Source("c", float(ra), float(dec), 2.0, 0.0)]
-    vis = simulation.predict(instrument, centre, 61074.03, 33.3)
+    vis = correlator.predict(instrument, centre, 61074.03, 33.3)
     assert vis == pytest.approx(2.0 * np.ones_like(vis), abs=1e-4)
     east = [Source("e", float(ra) + 0.001, float(dec), 1.0, 0.0)]
-    vis = simulation.predict(instrument, east, 61074.03, 33.3)[0, :, 0]
+    vis = correlator.predict(instrument, east, 61074.03, 33.3)[0, :, 0]
     u = instrument.uvw_m(np.deg2rad(33.3))[:, 0]
     expected = 2 * np.pi * u * instrument.freq_hz[0, 0] / C * np.deg2rad(0.001)
     expected *= np.cos(np.deg2rad(float(dec)))
@@ -115,10 +116,10 @@ def test_a_source_in_the_phase_centre_has_zero_phase_and_one_to_the_east_positiv
 def test_sub_integrations_smear_as_the_fringe_rate_says():
     """A source east of the pointing loses sinc(fringe rate x time) on an east-west baseline."""
     instrument = Instrument.choose(12, 1, 3)
-    ra, dec = simulation.meridian_icrs(33.3, instrument.times_mjd(61074.03)[1])
+    ra, dec = correlator.meridian_icrs(33.3, instrument.times_mjd(61074.03)[1])
     source = [Source("e", float(ra), float(dec) + 1.0, 1.0, 0.0)]
-    sharp = simulation.predict(instrument, source, 61074.03, 33.3)[1, :, 0]
-    smeared = simulation.predict(instrument, source, 61074.03, 33.3, sub_integrations=48)[1, :, 0]
+    sharp = correlator.predict(instrument, source, 61074.03, 33.3)[1, :, 0]
+    smeared = correlator.predict(instrument, source, 61074.03, 33.3, sub_integrations=48)[1, :, 0]
     ha, app = observed(float(ra), float(dec) + 1.0, instrument.times_mjd(61074.03)[1])
     x, y, _ = (
         instrument.local_m[instrument.baselines[1]] - instrument.local_m[instrument.baselines[0]]
@@ -135,9 +136,9 @@ def test_sub_integrations_smear_as_the_fringe_rate_says():
 
 def test_the_beam_drifts_through_a_source():
     instrument = Instrument.choose(3, 1, 24)
-    ra, dec = simulation.meridian_icrs(33.3, 61074.03 + telescope.TILE_S / 172800)
+    ra, dec = correlator.meridian_icrs(33.3, 61074.03 + telescope.TILE_S / 172800)
     source = [Source("s", float(ra) + 1.2, float(dec), 1.0, 0.0)]
-    auto = simulation.predict(instrument, source, 61074.03, 33.3)[:, 0, 0].real
+    auto = correlator.predict(instrument, source, 61074.03, 33.3)[:, 0, 0].real
     ha = [observed(float(ra) + 1.2, float(dec), t)[0] for t in instrument.times_mjd(61074.03)]
     assert np.all(np.diff(auto) > 0)
     expected = airy_power(np.abs(ha) * np.cos(np.deg2rad(33.3)), instrument.freq_hz[0, 0])
@@ -147,13 +148,13 @@ def test_the_beam_drifts_through_a_source():
 def test_a_pointing_offset_moves_the_beam_and_not_the_source():
     instrument = Instrument.choose(3, 1, 1)
     mjd = instrument.times_mjd(61074.03)[0]
-    ra, dec = (float(v) for v in simulation.meridian_icrs(33.3, mjd))
+    ra, dec = (float(v) for v in correlator.meridian_icrs(33.3, mjd))
     north = [Source("n", ra, dec + 0.5, 1.0, 0.0)]
     freq = instrument.freq_hz[0, 0]
     for offset, distance in ((0.0, 0.5), (0.23, 0.27), (-0.23, 0.73)):
-        vis = simulation.predict(instrument, north, 61074.03, 33.3, pointing_offset_deg=offset)
+        vis = correlator.predict(instrument, north, 61074.03, 33.3, pointing_offset_deg=offset)
         assert abs(vis[0, 1, 0]) == pytest.approx(airy_power(np.deg2rad(distance), freq), rel=1e-4)
-        plain = simulation.predict(instrument, north, 61074.03, 33.3)
+        plain = correlator.predict(instrument, north, 61074.03, 33.3)
         assert np.angle(vis) == pytest.approx(np.angle(plain), abs=1e-5)
 
 
@@ -225,7 +226,7 @@ def test_a_full_size_file_has_the_size_of_a_real_one(tmp_path):
     data = np.zeros((24, 4656, 48, 2), np.complex64)
     path = tmp_path / "full_sb00.hdf5"
     delays = " ".join(["15400"] * 192 + ["0"] * 42)
-    simulation.write_uvh5(path, instrument, 0, 61074.0, 33.3, data, delays)
+    correlator.write_uvh5(path, instrument, 0, 61074.0, 33.3, data, delays)
     assert path.stat().st_size == pytest.approx(145_348_600, abs=2048)
     assert [p.name for p in tmp_path.iterdir()] == ["full_sb00.hdf5"]
     path.unlink()
@@ -271,7 +272,7 @@ def test_narrower_presets_cover_the_same_band(channels):
 
 @pytest.mark.parametrize("count", [3, 16, 24, 44, 95, 96])
 def test_antennas_are_chosen_from_all_arms(count):
-    order = simulation.antenna_order(count)
+    order = correlator.antenna_order(count)
     table = telescope.stations()
     assert len(set(order)) == len(order) == count
     assert np.all(table.active[order])
@@ -323,13 +324,13 @@ def test_names_times_and_tiles(tiny_night, tmp_path):
                 step = file["Header/integration_time"][0]
         assert all(np.array_equal(t, times[0]) for t in times)
         assert name == group_id(times[0][0] - 2400000.5 - step / 2 / 86400)
-    transit = simulation.transit_mjd(24.42208096, 33.15975916, 61074.0)
+    transit = correlator.transit_mjd(24.42208096, 33.15975916, 61074.0)
     assert starts[0] < transit < starts[1]
     assert ids[0].startswith("20260203")
     rng = np.random.default_rng(0)
     spreads = []
     for group in range(48):
-        names = simulation.file_names(tmp_path, 61074.5, group, rng)
+        names = correlator.file_names(tmp_path, 61074.5, group, rng)
         seconds = [
             int(n.name[11:13]) * 3600 + int(n.name[14:16]) * 60 + int(n.name[17:19]) for n in names
         ]
@@ -406,7 +407,7 @@ def test_noise_differs_between_subbands_and_not_between_runs():
 def test_gains_enter_as_conjugate_of_the_first_times_the_second(clean_night):
     name, group = next(iter(clean_night.groups.items()))
     instrument = Instrument.choose(24, 4, 8)
-    model = simulation.predict(
+    model = correlator.predict(
         instrument, clean_night.sky, group["start_mjd"], group["dec_app_deg"], subbands=[2]
     )
     truth = clean_night.gains(name)
