@@ -45,7 +45,7 @@ from .products import Sidecar, replacing
 from .subtables import write_subtables
 from .validation import validate
 
-__all__ = ["Geometry", "GroupFile", "convert", "read_group", "rotate", "row_weights"]
+__all__ = ["Geometry", "GroupFile", "convert", "read_group", "row_weights"]
 
 log = logging.getLogger(__name__)
 
@@ -240,13 +240,9 @@ class Geometry:
 
     @cached_property
     def delay_s(self) -> np.ndarray:
-        """Delay of each raw row's phase centre to the new one: (T, B), s.
-
-        Of a baseline that was recorded as (high, low) it has the other sign.
-        """
+        """Delay of (ant1, ant2) for the phase centre less that for the raw one: (T, B), s."""
         raw = self._baselines(meridian_axes(np.array([self.group.dec_app])))
-        delta_w = self.uvw[..., 2] - raw[..., 2]
-        return np.where(self.reversed, -delta_w, delta_w) / telescope.C_M_S
+        return (self.uvw[..., 2] - raw[..., 2]) / telescope.C_M_S
 
     @property
     def aberration_scale(self) -> float:
@@ -264,44 +260,57 @@ class Geometry:
         return antennas[:, second] - antennas[:, first]
 
 
-# --- rotation ----------------------------------------------------------------------------------
+# --- the direct writer -------------------------------------------------------------------------
 
 
-def rotate(
-    vis: np.ndarray,
-    flags: np.ndarray,
-    nsamples: np.ndarray,
-    turns: np.ndarray,
-    conjugate: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate visibilities, flag and zero what holds no data.
+class _Buffer:
+    """One integration in shared memory, in the order of the rows and channels to be written.
 
-    Parameters
+    Attributes
     ----------
-    vis, flags, nsamples : (rows, channels, polarizations)
-        As read.
-    turns : (rows, channels) float
-        Phase to take off, turns.
-    conjugate : (rows,) bool
-        Rows to conjugate after the rotation.
-
-    Returns
-    -------
-    vis, flags
-        New visibilities (complex64), zero where not finite; and flags, set also where visibilities
-        are zero or not finite, or have no samples.
+    vis, flags : (B, C, P)
+        Rotated visibilities and flags. Absent subbands stay zero and flagged.
+    samples : (subbands, B, P) float
+        Number of samples averaged, of the subband's first channel; 0 for absent subbands.
+    uneven : (subbands,) bool
+        Subbands in which that number differs between channels.
+    nsamples : (B, C, P) float
+        The number of samples, in those subbands alone.
     """
-    angle = (turns - np.rint(turns)).astype(np.float32)
-    angle *= np.float32(-2 * np.pi)
-    phasor = np.empty(angle.shape, np.complex64)
-    phasor.real = np.cos(angle)
-    phasor.imag = np.sin(angle)
-    vis = vis * phasor[..., np.newaxis]
-    vis.imag *= np.where(conjugate, np.float32(-1), np.float32(1))[:, np.newaxis, np.newaxis]
-    finite = np.isfinite(vis)
-    if not finite.all():
-        vis[~finite] = 0
-    return vis, flags | (vis == 0) | ~(nsamples > 0)
+
+    def __init__(self, shape: tuple[int, int, int]):
+        n_bl, _, n_pol = shape
+        self.vis = _shared(np.complex64, shape)
+        self.flags = _shared(np.bool_, shape)
+        self.flags[:] = True
+        self.samples = _shared(np.float32, (telescope.N_SUBBANDS, n_bl, n_pol))
+        self.uneven = _shared(np.bool_, (telescope.N_SUBBANDS,))
+        self.nsamples = _shared(np.float32, shape)  # takes no memory until it is written to
+
+    def weights(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return weights (B, P), and those of all samples (B, C, P) if channels differ."""
+        weights = self.samples.max(axis=0)
+        even = ((self.samples == weights) | (self.samples == 0)).all()
+        if even and not self.uneven.any():
+            return weights, None
+        n = self.vis.shape[1] // telescope.N_SUBBANDS
+        for subband in np.flatnonzero(~self.uneven):
+            channels = _channels(subband, n)
+            self.nsamples[:, channels] = self.samples[subband][:, np.newaxis]
+        weights, constant = row_weights(self.nsamples, self.flags)
+        return weights, None if constant else self.nsamples
+
+
+def _shared(dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a zeroed array that forked processes share."""
+    n = int(np.prod(shape))
+    memory = mmap.mmap(-1, n * np.dtype(dtype).itemsize)
+    return np.frombuffer(memory, dtype, n).reshape(shape)
+
+
+def _channels(subband: int, n: int) -> slice:
+    """Return where a subband of `n` channels is when channels ascend."""
+    return slice((telescope.N_SUBBANDS - 1 - subband) * n, (telescope.N_SUBBANDS - subband) * n)
 
 
 def row_weights(nsamples: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -329,55 +338,94 @@ def row_weights(nsamples: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, bo
     return weights, constant
 
 
-# --- the direct writer -------------------------------------------------------------------------
-
-
-class _Buffer:
-    """One integration in shared memory, in the order of the rows and channels to be written."""
-
-    def __init__(self, shape: tuple[int, int, int]):
-        n = int(np.prod(shape))
-        memory = mmap.mmap(-1, n * 13)
-        self.vis = np.frombuffer(memory, np.complex64, n).reshape(shape)
-        self.nsamples = np.frombuffer(memory, np.float32, n, 8 * n).reshape(shape)
-        self.flags = np.frombuffer(memory, np.bool_, n, 12 * n).reshape(shape)
-        self.flags[:] = True  # absent subbands stay flagged, without samples
-
-
 class _Reader:
-    """Reads and rotates subbands into buffers."""
+    """Reads and rotates subbands into buffers.
+
+    Its working arrays are kept from call to call: giving the memory back and faulting it in again
+    would take longer than the arithmetic.
+    """
 
     def __init__(self, group: GroupFile, geometry: Geometry, buffers: list[_Buffer]):
         self.sources = group.sources
-        self.geometry = geometry
+        self.row = geometry.row
+        self.reversed = np.flatnonzero(geometry.reversed)
         self.delay_s = geometry.delay_s
+        self.freq_hz = group.freq_hz
         self.buffers = buffers
         self.files: dict[int, h5py.File] = {}
+        n_bl, n_chan, n_pol = group.shape
+        self.n = n_chan // telescope.N_SUBBANDS
+        shape = (n_bl, self.n, n_pol)
+        # As many axes as in the files: HDF5 is slow between arrays of different rank.
+        self.raw = {
+            "visdata": np.empty((n_bl, 1, self.n, n_pol), np.complex64),
+            "flags": np.empty((n_bl, 1, self.n, n_pol), bool),
+            "nsamples": np.empty((n_bl, 1, self.n, n_pol), np.float32),
+        }
+        self.vis = np.empty(shape, np.complex64)
+        self.turns = np.empty(shape[:2])
+        self.whole = np.empty(shape[:2])
+        self.angle = np.empty(shape[:2], np.float32)
+        self.phasor = np.empty((*shape[:2], 1), np.complex64)
 
     def fill(self, subband: int, k: int) -> None:
         """Put one subband of integration `k` into its buffer."""
-        g = self.geometry
-        n_bl, n_chan = len(g.row), len(g.freq_hz)
-        n = n_chan // telescope.N_SUBBANDS
-        channels = slice(n_chan - (subband + 1) * n, n_chan - subband * n)
-        rows = slice(k * n_bl, (k + 1) * n_bl)
+        self._read(subband, k)
+        buffer = self.buffers[k % len(self.buffers)]
+        channels = _channels(subband, self.n)
+        vis = buffer.vis[:, channels][:, ::-1]
+        self._rotate(self.delay_s[k], self.freq_hz[subband * self.n : (subband + 1) * self.n], vis)
+        raw, flags, nsamples = (array[:, 0] for array in self.raw.values())
+        least, most = nsamples.min(), nsamples.max()
+        whole = (
+            np.isfinite(raw.sum())  # one value that is not makes the sum so
+            and np.count_nonzero(raw) == raw.size
+            and not flags.any()
+            and least > 0
+        )
+        if whole:
+            buffer.flags[:, channels] = False
+        else:
+            finite = np.isfinite(vis)
+            vis[~finite] = 0
+            nsamples = np.where(nsamples > 0, nsamples, 0)  # also where it is NaN
+            bad = (vis == 0) | (flags | (nsamples == 0))[self.row]
+            buffer.flags[:, channels][:, ::-1] = bad
+        buffer.samples[subband] = nsamples[self.row, 0]
+        uneven = least != most and bool((nsamples != nsamples[:, :1]).any())
+        buffer.uneven[subband] = uneven
+        if uneven:
+            buffer.nsamples[:, channels][:, ::-1] = nsamples[self.row]
+
+    def _read(self, subband: int, k: int) -> None:
+        path = self.sources[subband]
+        rows = slice(k * len(self.row), (k + 1) * len(self.row))
         try:
             if subband not in self.files:
-                self.files[subband] = h5py.File(self.sources[subband], "r", locking=False)
-            data = self.files[subband]["Data"]
-            vis, flags, nsamples = (
-                data[name][rows, 0][g.row, ::-1] for name in ("visdata", "flags", "nsamples")
-            )
-        except (OSError, KeyError) as error:
+                self.files[subband] = h5py.File(path, "r", locking=False)
+            for name, array in self.raw.items():
+                self.files[subband]["Data"][name].read_direct(array, np.s_[rows])
+        except (OSError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{self.sources[subband]}: cannot be read ({reason})") from None
-        turns = np.outer(self.delay_s[k], g.freq_hz[channels])
-        # The Measurement Set's convention conjugates what is recorded as (low, high).
-        vis, flags = rotate(vis, flags, nsamples, turns, ~g.reversed)
-        buffer = self.buffers[k % len(self.buffers)]
-        buffer.vis[:, channels] = vis
-        buffer.flags[:, channels] = flags
-        buffer.nsamples[:, channels] = np.nan_to_num(nsamples)
+            raise DataError(f"{path}: cannot be read ({reason})") from None
+
+    def _rotate(self, delay_s: np.ndarray, freq_hz: np.ndarray, out: np.ndarray) -> None:
+        """Write the visibilities read, sorted, conjugated and rotated by a delay, to `out`.
+
+        The Measurement Set's convention conjugates what is recorded as (low, high): that is what
+        the rotation by exp(-2 pi i nu tau) becomes here. Those recorded as (high, low) are
+        conjugates already, and their tau has the other sign.
+        """
+        np.take(self.raw["visdata"][:, 0], self.row, axis=0, out=self.vis)
+        np.conjugate(self.vis, out=self.vis)
+        self.vis[self.reversed] = self.vis[self.reversed].conj()
+        np.multiply(delay_s[:, np.newaxis], freq_hz, out=self.turns)
+        np.rint(self.turns, out=self.whole)
+        np.subtract(self.turns, self.whole, out=self.angle, casting="same_kind")
+        self.angle *= np.float32(2 * np.pi)
+        np.cos(self.angle, out=self.phasor[..., 0].real)
+        np.sin(self.angle, out=self.phasor[..., 0].imag)
+        np.multiply(self.vis, self.phasor, out=out)
 
     def close(self) -> None:
         """Close the files."""
@@ -525,13 +573,15 @@ def _write_integration(main: tables.table, buffer: _Buffer, start: int) -> None:
     n = len(buffer.vis)
     main.putcol("DATA", buffer.vis, start, n)
     main.putcol("FLAG", buffer.flags, start, n)
-    weights, constant = row_weights(buffer.nsamples, buffer.flags)
+    weights, spectrum = buffer.weights()
     main.putcol("WEIGHT", weights, start, n)
     main.putcol("SIGMA", _sigma(weights), start, n)
-    if not constant and "WEIGHT_SPECTRUM" not in main.colnames():
+    if spectrum is not None and "WEIGHT_SPECTRUM" not in main.colnames():
         _add_weight_spectrum(main, buffer.vis.shape, start)
     if "WEIGHT_SPECTRUM" in main.colnames():
-        main.putcol("WEIGHT_SPECTRUM", buffer.nsamples, start, n)
+        if spectrum is None:
+            spectrum = np.repeat(weights[:, np.newaxis], buffer.vis.shape[1], axis=1)
+        main.putcol("WEIGHT_SPECTRUM", spectrum, start, n)
 
 
 def _sigma(weights: np.ndarray) -> np.ndarray:
