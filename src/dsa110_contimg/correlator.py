@@ -304,7 +304,8 @@ def trace(
     chord2 = ((directions - pointing) ** 2).sum(-1)
     sine = np.where(chord2 > 2, 1e9, np.sqrt(chord2 * np.clip(1 - chord2 / 4, 0, None)))
     flux = np.array([s.flux(instrument.freq_hz.min(), mjd[0]) for s in sky])
-    seen = beam.airy_from_sine(sine, instrument.freq_hz.min()).max(0) * flux > _PRUNE_JY
+    ends = np.array([instrument.freq_hz.min(), instrument.freq_hz.max()])[:, None, None]
+    seen = beam.airy_from_sine(sine, ends).max((0, 1)) * flux > _PRUNE_JY
     centre = cartesian(tracked_ha, np.full(len(mjd), dec))
     path = np.einsum("ad,tsd->tas", instrument.local_m, directions[:, seen] - centre[:, None])
     return Geometry(

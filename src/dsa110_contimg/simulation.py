@@ -150,12 +150,8 @@ PRESETS = {
     ),
     "full": SimulationOptions(variables=False),
 }
-#: Settings that suit a preset's data, for the configuration written beside them.
-_PRESET_CONFIG = {
-    "demo": {"imaging": {"size_px": 1920, "cell_arcsec": 6.0}},
-    "test": {"imaging": {"size_px": 1536, "cell_arcsec": 6.0}},
-    "full": {},
-}
+#: Images of the smaller presets: their sources lie within 1.5 deg of the strip.
+_SMALL_IMAGING = {"size_px": 1920, "cell_arcsec": 6.0}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -661,12 +657,13 @@ def _write_csv(path: Path, columns: Sequence[str], sky: Sky) -> None:
 def _config_text(truth: Truth) -> str:
     import yaml
 
-    preset = next((n for n, o in PRESETS.items() if o == truth.options), None)
     content = {
         "incoming": str(truth.incoming),
         "results": str(truth.folder / "results"),
         "catalog": str(truth.folder / "catalog.csv"),
-    } | _PRESET_CONFIG.get(preset, {})
+    }
+    if truth.options.antennas < PRESETS["full"].antennas:
+        content["imaging"] = _SMALL_IMAGING
     return "# Written by the simulation, for its own data.\n" + yaml.safe_dump(
         content, sort_keys=False
     )
