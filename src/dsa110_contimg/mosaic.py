@@ -48,8 +48,8 @@ SAME_BEAM = 1e-3
 #: Largest part of the grid that is worked on at once, pixels.
 BLOCK_PX = 4_000_000
 #: Pixels that the spline reaches beyond a block of a tile; that its ringing is felt; between nodes
-#: at which smooth maps are looked up.
-_SPLINE_PX, _RINGING_PX, _NODE_PX = 16, 3, 8
+#: at which smooth maps are looked up; that these are continued beyond the tile.
+_SPLINE_PX, _RINGING_PX, _NODE_PX, _PAD_PX = 16, 3, 8, 32
 _FWHM = np.sqrt(8 * np.log(2))
 
 
@@ -485,7 +485,10 @@ def _reproject(content, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice):
     below = np.s_[low[0] : high[0], low[1] : high[1]]
 
     def carry(smooth: np.ndarray, degree: int) -> np.ndarray:
-        values = ndimage.map_coordinates(smooth, (y, x), order=1, mode="nearest")
+        # Continued beyond the tile, or the spline would feel its border.
+        smooth = np.pad(smooth, _PAD_PX, mode="reflect", reflect_type="odd")
+        at = y + _PAD_PX, x + _PAD_PX
+        values = ndimage.map_coordinates(smooth, at, order=1, mode="nearest")
         spline = RectBivariateSpline(*nodes, values, kx=degree, ky=degree)
         return spline(*(np.arange(n) for n in shape)).astype(np.float32)
 
