@@ -37,6 +37,7 @@ COMMANDS = {
     "status": ("launcher", "list groups by state"),
     "check": ("launcher", "check environment, configuration and disk"),
     "clean": ("launcher", "remove temporary files (lists them first)"),
+    "export": ("vo", "write VOTables, ObsCore records, coverage maps, regions, source lists"),
     "lineage": ("index", "show what a product or a light-curve point was made from"),
     "recall": ("index", "show everything that was made with a calibration or raw file"),
     "demo": ("launcher", "simulate two nights and run the whole chain on them"),
