@@ -10,6 +10,7 @@ import ast
 import functools
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +96,12 @@ def prepare_jobs(source: Path) -> None:
     Jobs run ``python -m dsa110_contimg`` in whichever environment their rule has, so the package is
     on the path by its place, not by its installation.
     """
-    path = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
+    modules = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(modules))
+    # `python` is the one that runs Snakemake, also when its environment was not activated.
+    programs = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if (here := str(Path(sys.executable).parent)) not in programs:
+        os.environ["PATH"] = os.pathsep.join([here, *programs])
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

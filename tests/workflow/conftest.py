@@ -95,7 +95,8 @@ class DagFolder:
 
     def snakemake(self, *options, frozen=True):
         env = dict(os.environ, PYTHONPATH=str(REPO / "src"))
-        env["PATH"] = f"{self.stub()}{os.pathsep}{env['PATH']}"
+        folders = [self.stub(), Path(sys.executable).parent, env["PATH"]]
+        env["PATH"] = os.pathsep.join(map(str, folders))
         if frozen:
             env["CONTIMG_INVENTORY"] = str(self.freeze())
         return subprocess.run(
