@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,12 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwar
     return figure, figure.subplots(rows, columns, **kwargs)
 
 
-def _uri(figure: Any, dpi: int = 110) -> str:
-    """Return a figure as a PNG data URI."""
+def _uri(figure: Any, dpi: int = 110, colour_map: bool = False) -> str:
+    """Return a figure as a PNG data URI; one with a colour map keeps every colour."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
-    return _data_uri(_palette(stream.getvalue()), "png")
+    content = stream.getvalue()
+    return _data_uri(content if colour_map else _palette(content), "png")
 
 
 def _palette(png: bytes) -> bytes:
@@ -121,9 +123,12 @@ class Plane:
 
     def wcs(self):
         """Return the celestial WCS."""
-        from astropy.wcs import WCS
+        from astropy.wcs import WCS, FITSFixedWarning
 
-        return WCS(self.header).celestial
+        with warnings.catch_warnings():
+            # The observatory's position is given in one of two equivalent forms; that is no news.
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            return WCS(self.header).celestial
 
 
 def read_planes(path: Path) -> list[Plane]:
@@ -425,7 +430,7 @@ def bandpass_map(solutions: Solutions) -> str:
     ticks = list(range(0, len(values), max(1, len(values) // 12)))
     axes[0].set_yticks(ticks, [short[i] for i in ticks])
     axes[0].set_ylabel(title)
-    return _uri(figure)
+    return _uri(figure, colour_map=True)
 
 
 def bandpass_panels(solutions: Solutions, columns: int = 8) -> str:
@@ -583,7 +588,7 @@ def flags(statistics: dict[str, dict]) -> str | None:
     axes[0].set_yticks(ticks, [names[i] for i in ticks])
     axes[0].set_ylabel("tile (UTC)")
     figure.colorbar(shown, ax=axes, label="flagged (%)", pad=0.01)
-    return _uri(figure)
+    return _uri(figure, colour_map=True)
 
 
 # --- the night ------------------------------------------------------------------------------------
@@ -594,7 +599,7 @@ def noise(tiles: list[dict]) -> str | None:
     measured = [t for t in tiles if t["rms_jy"]]
     if not measured:
         return None
-    figure, axis = _figure(7, 3)
+    figure, axis = _figure(10.5, 2.8)
     for state, colour in COLOURS.items():
         chosen = [t for t in measured if t["state"] == state]
         if chosen:
@@ -696,7 +701,7 @@ def flux_scale(rows: list[dict], gate: float) -> str | None:
     right.xaxis.set_major_formatter(lambda v, _: f"{v % 360:g}")
     right.set(xlabel="RA (deg)", ylabel="Dec (deg)")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=2)
-    return _uri(figure)
+    return _uri(figure, colour_map=True)
 
 
 def unwrap_ra(ra_deg: Any) -> np.ndarray:
@@ -940,4 +945,4 @@ def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
     axis.set_xticks(ticks_x, [solutions[i][0][:8] for i in ticks_x])
     axis.set(ylabel=title, xlabel="calibration")
     figure.colorbar(shown, ax=axis, label="gain amplitude / its median", pad=0.01)
-    return _uri(figure)
+    return _uri(figure, colour_map=True)

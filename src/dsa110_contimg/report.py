@@ -107,13 +107,20 @@ def field(value: Any, name: str) -> str:
     return fixed(value, 4) if name.endswith("_deg") else short(value)
 
 
+#: Parts of keys -> words.
+_UNITS = {"jy": "Jy", "mjy": "mJy", "deg": "deg", "deg2": "deg²", "arcsec": "arcsec", "hz": "Hz"}
+_UNITS |= {"s": "s", "ns": "ns"}
+_WORDS = {"kcal": "delay", "bcal": "bandpass", "gcal": "gain", "snr": "S/N", "ra": "RA"}
+_WORDS |= {"rms": "rms", "pa": "PA", "dec": "Dec", "refant": "reference antenna", "mjd": "MJD"}
+
+
 def words(name: str) -> str:
-    """Turn a key into words: ``flux_err_jy`` becomes ``flux err (Jy)``."""
-    units = {"jy": "Jy", "mjy": "mJy", "deg": "deg", "arcsec": "arcsec", "hz": "Hz", "s": "s"}
+    """Turn a key into words: ``flux_err_jy`` becomes ``flux err (Jy)``, ``n_tiles`` ``tiles``."""
     parts = name.split("_")
-    if len(parts) > 1 and parts[-1] in units:
-        return " ".join(parts[:-1]) + f" ({units[parts[-1]]})"
-    return " ".join(parts)
+    if parts[0] == "n" and len(parts) > 1:
+        parts = parts[1:]
+    unit = f" ({_UNITS[parts.pop()]})" if len(parts) > 1 and parts[-1] in _UNITS else ""
+    return " ".join(_WORDS.get(p, p) for p in parts) + unit
 
 
 def _clock(mjd: float) -> str:
@@ -274,7 +281,9 @@ def _calibrations(night_dir: Path, calibrations: list[dict], flags: dict) -> lis
             calibration
             | {
                 "figures_of_merit": {
-                    k: v for k, v in calibration["figures"].items() if k not in _KNOWN
+                    k.removesuffix("_effective"): v
+                    for k, v in calibration["figures"].items()
+                    if k not in _KNOWN and f"{k}_effective" not in calibration["figures"]
                 },
                 "drawn": [{"folded": ""} | f for f in drawn],
                 "notes": notes,
@@ -293,11 +302,8 @@ def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str
     if entry:
         shown |= {"verdict": entry["verdict"], "reasons": entry["reasons"]}
     qa = (entry or {}).get("qa", {})
-    numbers = {k: v for k, v in qa.items() if isinstance(v, int | float | str)}
-    shown["words"] = ", ".join(f"{words(k)} {short(v)}" for k, v in numbers.items())
-    left_out = [f"{e['tile']} ({e['reason']})" for e in qa.get("left_out") or []]
-    if left_out:
-        shown["words"] += ". Left out: " + ", ".join(left_out)
+    shown["numbers"] = {k: v for k, v in qa.items() if isinstance(v, int | float | str)}
+    shown["left_out"] = [f"{e['tile']} ({e['reason']})" for e in qa.get("left_out") or []]
     try:
         planes = figures.read_planes(path) if path.exists() else []
     except DataError as error:
