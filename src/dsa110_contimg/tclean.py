@@ -44,7 +44,7 @@ def parameters(recipe: Recipe, ms: str, name: str, column: str, mask: str = "") 
         "cell": f"{recipe.cell_arcsec}arcsec",
         "gridder": "wproject",
         "wprojplanes": 64,
-        "pblimit": -1.0,
+        "pblimit": -1e-4,  # negative: nothing is masked
         "weighting": "briggs",
         "robust": recipe.robust,
         "uvrange": f">{recipe.uvmin_lambda}lambda",
