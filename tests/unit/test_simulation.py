@@ -348,11 +348,11 @@ def test_pyuvdata_reads_a_group(first_files, clean_night):
         check_extra=False, strict_uvw_antpos_check=False, fix_old_proj=False, check_autos=False,
         fix_autos=False,
     )  # fmt: skip
-    instrument = Instrument.choose(24, 4, 8)
-    assert uvd.Nants_data == 24
+    instrument = Instrument.choose(32, 4, 8)
+    assert uvd.Nants_data == 32
     assert uvd.vis_units == "uncalib"
     assert np.squeeze(uvd.freq_array) == pytest.approx(instrument.freq_hz[5])
-    assert uvd.data_array.shape[0] == uvd.Nblts == 300 * 8
+    assert uvd.data_array.shape[0] == uvd.Nblts == 528 * 8
     uvd.conjugate_bls("ant1<ant2")
     assert np.all(uvd.ant_1_array <= uvd.ant_2_array)
     # Sidereal time is the apparent right ascension of the meridian, 0.34 deg from that in ICRS.
@@ -406,7 +406,7 @@ def test_noise_differs_between_subbands_and_not_between_runs():
 
 def test_gains_enter_as_conjugate_of_the_first_times_the_second(clean_night):
     name, group = next(iter(clean_night.groups.items()))
-    instrument = Instrument.choose(24, 4, 8)
+    instrument = Instrument.choose(32, 4, 8)
     model = correlator.predict(
         instrument, clean_night.sky, group["start_mjd"], group["dec_app_deg"], subbands=[2]
     )
@@ -563,7 +563,7 @@ def test_neighbours_share_the_calibrators_flux():
 
 def test_products_of_a_simulation(tiny_night):
     catalog = catalogs.read_catalog(tiny_night.folder / "catalog.csv")
-    assert len(catalog) == len(tiny_night.sky) == 13
+    assert len(catalog) == len(tiny_night.sky) == 17
     assert catalog.set_index("name").flux_jy["3C48"] == pytest.approx(16.26, abs=0.02)
     again = simulation.simulate(tiny_night.options, tiny_night.folder)
     assert again.sky == tiny_night.sky
@@ -572,7 +572,7 @@ def test_products_of_a_simulation(tiny_night):
     with pytest.raises(DataError, match="another simulation"):
         simulation.simulate(simulation.PRESETS["full"], tiny_night.folder)
     for name in tiny_night.groups:
-        assert tiny_night.gains(name)["gains"].shape == (24, 64, 2)
+        assert tiny_night.gains(name)["gains"].shape == (32, 64, 2)
         assert tiny_night.rfi(name).shape == (8, 64)
 
 
