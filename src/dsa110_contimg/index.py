@@ -1,8 +1,9 @@
 """SQLite index of all products, derived from their sidecars and tables.
 
 The index answers questions ("which measurements of this source", "what was made with this
-calibration"); nothing reads it to decide what to do. It is always rebuilt from what lies on disk,
-under a temporary name, and replaces the old one when it is whole, so readers never see half of it.
+calibration"); nothing reads it to decide what to do. It is built from what lies on disk, under a
+temporary name, and replaces the old one when it is whole: readers never see half of it. Where there
+is an index already, only nights whose files changed are read again; the rows come out the same.
 
 Every column is described once, in `TABLES`: the statements that create the tables, the table
 ``columns`` inside the index, and the documentation all come from there.
@@ -13,10 +14,14 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime as dt
+import hashlib
 import json
+import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +85,14 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             flux_ratio_error | REAL             | | standard error of that median
             completeness     | REAL | | share detected of the sources expected above 10 sigma
             real_time_factor | REAL             | | time observed over time spent, median tile
+        """),
+        [],
+    ),
+    "folders": (
+        "the state of the files that a night's rows were made from",
+        _columns("""
+            night       | TEXT PRIMARY KEY | | UTC day, YYYY-MM-DD; "lightcurves" for those
+            fingerprint | TEXT NOT NULL    | | hash of names, sizes and times of its files
         """),
         [],
     ),
@@ -261,13 +274,10 @@ def below(path: str) -> str:
     return match[1] if match else f"incoming/{raw[1]}" if raw else path
 
 
-def sidecars(results: Path) -> Iterator[tuple[str, dict]]:
+def sidecars(results: Path, nights: Iterable[str]) -> Iterator[tuple[str, dict]]:
     """Yield every product's path below the results folder, with its sidecar."""
-    folders = [
-        *sorted(p for p in (results / "nights").glob("*") if re.fullmatch(NIGHT, p.name)),
-        results / "lightcurves",
-    ]
-    for folder in folders:
+    for night in nights:
+        folder = results / ("" if night == "lightcurves" else "nights") / night
         paths = (
             *folder.glob("*.json"),
             *(p for g in sorted(folder.glob("groups/*")) for p in g.glob("*.json")),
@@ -278,9 +288,9 @@ def sidecars(results: Path) -> Iterator[tuple[str, dict]]:
                 yield str(path.relative_to(results)).removesuffix(".json"), content
 
 
-def _product_rows(results: Path) -> Iterator[tuple[dict, list[dict]]]:
+def _product_rows(results: Path, nights: Iterable[str]) -> Iterator[tuple[dict, list[dict]]]:
     """Yield the row of every product and the rows of its inputs."""
-    for path, content in sidecars(results):
+    for path, content in sidecars(results, nights):
         night = re.match(rf"nights/({NIGHT})/", path)
         group = re.match(rf"nights/{NIGHT}/groups/([^/]+)/", path)
         timings = content.get("timings_s") or {}
@@ -378,8 +388,8 @@ def _insert(db: sqlite3.Connection, table: str, rows: Iterable[Mapping[str, Any]
     db.executemany(sql, (tuple(row.get(n) for n in names) for row in rows))
 
 
-def build_index(results: Path, out: Path) -> dict[str, int]:
-    """Build the index from nothing.
+def build_index(results: Path, out: Path, rebuild: bool = False) -> dict[str, int]:
+    """Build the index, or bring it up to date.
 
     Parameters
     ----------
@@ -387,6 +397,8 @@ def build_index(results: Path, out: Path) -> dict[str, int]:
         Results folder.
     out : Path
         ``index.sqlite``; replaced when the new one is whole.
+    rebuild : bool
+        Read every night again, whatever `out` holds.
 
     Returns
     -------
@@ -398,19 +410,31 @@ def build_index(results: Path, out: Path) -> dict[str, int]:
     DataError
         If the folder is absent.
     """
-    results = Path(results)
+    results, out = Path(results), Path(out)
     if not results.is_dir():
         raise DataError(f"{results}: no such folder; give the results folder")
+    states = _fingerprints(results)
     with replacing(out) as temporary:
+        old = {} if rebuild else _indexed(out)
+        if old:
+            shutil.copyfile(out, temporary)
         db = sqlite3.connect(temporary)
         try:
             # The file is thrown away unless it is finished: no journal, no waiting for the disk.
             db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
-            for sql in statements():
-                db.execute(sql)
-            _fill(db, results)
-            for sql in index_statements():
-                db.execute(sql)
+            if not old:
+                for sql in statements():
+                    db.execute(sql)
+                _document(db)
+            changed = sorted(n for n in states if states[n] != old.get(n))
+            for night in {*changed, *(set(old) - set(states))}:
+                _forget(db, night)
+            _fill(db, results, changed)
+            _insert(db, "folders", ({"night": n, "fingerprint": states[n]} for n in changed))
+            _facts(db, results)
+            if not old:
+                for sql in index_statements():
+                    db.execute(sql)
             db.execute("ANALYZE")
             db.commit()
             broken = db.execute("PRAGMA foreign_key_check").fetchmany(3)
@@ -421,32 +445,83 @@ def build_index(results: Path, out: Path) -> dict[str, int]:
             db.close()
 
 
-def _fill(db: sqlite3.Connection, results: Path) -> None:
-    """Insert all rows, parents before children."""
+def _nights(results: Path) -> list[Path]:
+    folders = (results / "nights").glob("*")
+    return sorted(p for p in folders if re.fullmatch(NIGHT, p.name))
+
+
+def _fingerprints(results: Path) -> dict[str, str]:
+    """Return a hash of the state of the files behind each night, and behind the light curves."""
+    out = {}
+    for folder in (*_nights(results), results / "lightcurves"):
+        digest = hashlib.sha256()
+        for parent in (folder, *sorted((folder / "groups").glob("*"))):
+            if not parent.is_dir():
+                continue
+            with os.scandir(parent) as entries:
+                files = sorted(
+                    (e.name, e.stat().st_size, e.stat().st_mtime_ns)
+                    for e in entries
+                    if e.name.endswith((".json", ".csv")) and not e.name.startswith(".")
+                )
+            digest.update(repr((parent.name, files)).encode())
+        out[folder.name] = digest.hexdigest()[:16]
+    return out
+
+
+def _indexed(out: Path) -> dict[str, str]:
+    """Return the fingerprints that an index was made from; none where it cannot be built upon."""
+    try:
+        with closing(open_index(out)) as db:
+            return dict(db.execute("SELECT night, fingerprint FROM folders").fetchall())
+    except DataError:
+        return {}
+
+
+def _forget(db: sqlite3.Connection, night: str) -> None:
+    """Delete the rows of a night."""
+    group, mosaic = night.replace("-", "") + "T*", night + "/*"
+    products = "SELECT path FROM products WHERE night IS ?"
+    own = None if night == "lightcurves" else night
+    db.execute(f"DELETE FROM inputs WHERE product IN ({products})", [own])
+    db.execute("DELETE FROM products WHERE night IS ?", [own])
+    db.execute("DELETE FROM measurements WHERE group_id GLOB ?", [group])
+    db.execute("DELETE FROM measurements WHERE mosaic_id GLOB ?", [mosaic])
+    for table in ("images", "calibrations", "groups"):
+        db.execute(f"DELETE FROM {table} WHERE group_id GLOB ?", [group])
+    for table in ("mosaics", "qa", "folders"):
+        db.execute(f"DELETE FROM {table} WHERE night = ?", [night])
+
+
+def _facts(db: sqlite3.Connection, results: Path) -> None:
     now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     facts = {"schema_version": SCHEMA_VERSION, "created_utc": now, "results": results.resolve()}
+    db.execute("DELETE FROM meta")
     _insert(db, "meta", ({"key": k, "value": str(v)} for k, v in facts.items()))
+
+
+def _document(db: sqlite3.Connection) -> None:
+    """Fill the table that says what the columns are."""
     for table, (what, columns, _) in TABLES.items():
-        documented = [Column("", "", "", what), *columns]
-        _insert(
-            db,
-            "columns",
-            (
-                {"table_name": table, "column_name": c.name, "unit": c.unit, "meaning": c.meaning}
-                for c in documented
-            ),
+        rows = (
+            {"table_name": table, "column_name": c.name, "unit": c.unit, "meaning": c.meaning}
+            for c in (Column("", "", "", what), *columns)
         )
-    nights = sorted(p for p in (results / "nights").glob("*") if re.fullmatch(NIGHT, p.name))
-    known: set[str] = set()
-    solved: set[str] = set()
-    for folder in nights:
-        _night(db, folder, _judged(folder), solved)
-    for folder in nights:  # tiles may use a calibration of any night
-        _images(db, folder, _judged(folder), known, solved)
-    for product, inputs in _product_rows(results):
+        _insert(db, "columns", rows)
+
+
+def _fill(db: sqlite3.Connection, results: Path, changed: list[str]) -> None:
+    """Insert the rows of some nights, and what depends on all of them."""
+    known = {row[0] for row in db.execute("SELECT source_id FROM sources")}
+    for night in changed:
+        if night != "lightcurves":
+            _night(db, results / "nights" / night, known)
+    for product, inputs in _product_rows(results, changed):
         _insert(db, "products", [product])
         _insert(db, "inputs", inputs)
-    _variability(db, results / "lightcurves", known)
+    _absent_calibrations(db)
+    db.execute("DELETE FROM sources WHERE source_id NOT IN (SELECT source_id FROM measurements)")
+    _variability(db, results / "lightcurves")
 
 
 def _judged(folder: Path) -> dict:
@@ -454,9 +529,9 @@ def _judged(folder: Path) -> dict:
     return read_json(folder / "qa.json") or judge_night(folder)
 
 
-def _night(db: sqlite3.Connection, folder: Path, judged: dict, solved: set[str]) -> None:
-    """Insert a night, its groups and its calibrations."""
-    night = folder.name
+def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
+    """Insert everything of a night; `known` are the sources that have a row already."""
+    night, judged, found = folder.name, _judged(folder), load_night(folder)
     counts, scale = judged["counts"], judged["flux_scale"]
     _insert(
         db,
@@ -497,20 +572,10 @@ def _night(db: sqlite3.Connection, folder: Path, judged: dict, solved: set[str])
             for c in judged["calibrations"]
         ),
     )
-    solved |= {c["group"] for c in judged["calibrations"]}
-
-
-def _images(
-    db: sqlite3.Connection, folder: Path, judged: dict, known: set[str], solved: set[str]
-) -> None:
-    """Insert the images and mosaics of a night, and the measurements on them."""
-    night, found = folder.name, load_night(folder)
     for tile in judged["tiles"]:
         image = found["groups"].get(tile["group"], {}).get("image.fits")
         if image is None:
             continue
-        if tile["calibration"] and tile["calibration"] not in solved:
-            _stub(db, tile["calibration"], solved)
         _image(db, folder, tile, image, known)
     for name, content in found["mosaics"].items():
         mosaic = f"{night}/{name.removesuffix('.fits')}"
@@ -534,22 +599,28 @@ def _images(
             _photometry(db, _measurements(folder / "photometry.csv", None, mosaic, known))
 
 
-def _stub(db: sqlite3.Connection, group: str, solved: set[str]) -> None:
-    """Insert a calibration that tiles refer to but that is not (or not yet) among the nights."""
-    night, start = night_of(group), group_mjd(group)
-    nothing = {"reasons": "[]", "start_mjd": start, "group_id": group, "night": night}
-    db.execute(
-        "INSERT OR IGNORE INTO qa (night, verdict, summary, reasons, n_groups, n_usable)"
-        " VALUES (?, 'absent', '', '[]', 0, 0)",
-        [night],
-    )
-    db.execute(
-        "INSERT OR IGNORE INTO groups (group_id, night, start_mjd, state, stage, reasons)"
-        " VALUES (?, ?, ?, 'absent', '', '[]')",
-        [group, night, start],
-    )
-    _insert(db, "calibrations", [nothing | {"verdict": "absent", "figures": "{}"}])
-    solved.add(group)
+def _absent_calibrations(db: sqlite3.Connection) -> None:
+    """Give calibrations that tiles use, but whose night is not there, a row that says so."""
+    for table, column in (("calibrations", "verdict"), ("groups", "state"), ("qa", "verdict")):
+        db.execute(f"DELETE FROM {table} WHERE {column} = 'absent'")
+    used = db.execute(
+        "SELECT DISTINCT calibration_id FROM images WHERE calibration_id NOT IN"
+        " (SELECT group_id FROM calibrations)"
+    ).fetchall()
+    for (group,) in used:
+        night, start = night_of(group), group_mjd(group)
+        db.execute(
+            "INSERT OR IGNORE INTO qa (night, verdict, summary, reasons, n_groups, n_usable)"
+            " VALUES (?, 'absent', '', '[]', 0, 0)",
+            [night],
+        )
+        db.execute(
+            "INSERT OR IGNORE INTO groups (group_id, night, start_mjd, state, stage, reasons)"
+            " VALUES (?, ?, ?, 'absent', '', '[]')",
+            [group, night, start],
+        )
+        row = {"group_id": group, "start_mjd": start, "verdict": "absent"}
+        _insert(db, "calibrations", [row | {"reasons": "[]", "figures": "{}"}])
 
 
 def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: dict, known: set[str]) -> None:
@@ -589,14 +660,16 @@ def _photometry(db: sqlite3.Connection, rows: Iterator[tuple[dict | None, dict]]
     _insert(db, "sources", new)
 
 
-def _variability(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
+def _variability(db: sqlite3.Connection, folder: Path) -> None:
     """Add the statistics of the light curves to their sources, and the candidates."""
+    db.execute("DELETE FROM candidates")
     for row in _read_csv(folder / "variability.csv"):
         names = ("n_meas", "eta", "v", "wavg_flux_jy", "log10_false_alarm")
         db.execute(
             f"UPDATE sources SET {', '.join(f'{n} = ?' for n in names)} WHERE source_id = ?",
             [*(_float(row.get(n)) for n in names), row["source_id"]],
         )
+    known = {row[0] for row in db.execute("SELECT source_id FROM sources")}
     candidates = [r for r in _read_csv(folder / "candidates.csv") if r["source_id"] in known]
     _insert(
         db,
@@ -730,12 +803,13 @@ def argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="contimg index", description=__doc__.split("\n")[0])
     parser.add_argument("results", type=Path, help="results folder")
     parser.add_argument("out", type=Path, help="index.sqlite to write")
+    parser.add_argument("--rebuild", action="store_true", help="read every night again")
     return parser
 
 
 def main(args: argparse.Namespace) -> int:
     """Build the index."""
-    rows = build_index(args.results, args.out)
+    rows = build_index(args.results, args.out, args.rebuild)
     shown = ("groups", "calibrations", "images", "mosaics", "sources", "measurements", "candidates")
     print(f"{args.out}: " + ", ".join(f"{rows[t]} {t}" for t in shown))
     return 0

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 from fake_results import make_results
@@ -90,19 +91,60 @@ def test_common_questions_use_an_index(db, sql):
     assert "USING INDEX" in plan and "SCAN" not in plan and "TEMP B-TREE" not in plan
 
 
-def test_rebuilding_gives_the_same_rows_and_replaces_the_file_whole(fake, db, tmp_path):
+def contents(path):
+    """All rows of all tables but the facts about the index itself, in no order."""
+    with closing(index.open_index(path)) as db:
+        return {
+            table: sorted(map(repr, map(tuple, db.execute(f"SELECT * FROM {table}"))))
+            for table in index.TABLES
+            if table != "meta"
+        }
+
+
+def test_rebuilding_gives_the_same_rows_and_replaces_the_file_whole(fake, tmp_path):
     out = tmp_path / "index.sqlite"
-    out.write_bytes(b"an old index")
+    out.write_bytes(b"an old index, or whatever else lay here")
     index.build_index(fake.root, out)
-    again = index.open_index(out)
-    for table in index.TABLES:
-        if table != "meta":
-            both = [
-                sorted(map(repr, map(tuple, d.execute(f"SELECT * FROM {table}"))))
-                for d in (db, again)
-            ]
-            assert both[0] == both[1], table
+    assert contents(out) == contents(fake.root / "index.sqlite")
     assert [p.name for p in tmp_path.iterdir()] == ["index.sqlite"]
+
+
+def test_bringing_it_up_to_date_gives_the_rows_of_a_rebuild(fake, tmp_path, monkeypatch):
+    results, out, fresh = tmp_path / "results", tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    first, second = fake.nights
+    shutil.copytree(fake.root / "nights" / first, results / "nights" / first)
+    index.build_index(results, out)
+
+    def same():
+        index.build_index(results, out)
+        index.build_index(results, fresh, rebuild=True)
+        assert contents(out) == contents(fresh)
+        return contents(out)
+
+    shutil.copytree(fake.root / "nights" / second, results / "nights" / second)  # a night comes
+    shutil.copytree(fake.root / "lightcurves", results / "lightcurves")
+    both = same()
+    assert both == contents(fake.root / "index.sqlite")
+
+    group = fake.groups[first][1]  # a tile is measured again, with one source less
+    table = results / "nights" / first / "groups" / group / f"{group}.photometry.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:-1]) + "\n")
+    assert len(same()["measurements"]) == len(both["measurements"]) - 1
+
+    read = []
+    honest = index._night
+    monkeypatch.setattr(index, "_night", lambda db, f, k: (read.append(f.name), honest(db, f, k)))
+    index.build_index(results, out)
+    assert read == []  # nothing changed, nothing read
+    (results / "nights" / second / "groups" / fake.groups[second][0]).rename(tmp_path / "gone")
+    index.build_index(results, out)
+    assert read == [second]
+    monkeypatch.undo()
+    same()
+    shutil.rmtree(results / "nights" / second)  # a night goes; so do sources seen only then
+    rest = same()
+    assert all(second not in row for row in rest["qa"] + rest["mosaics"] + rest["folders"])
 
 
 def test_a_failed_build_leaves_the_old_index(fake, tmp_path, monkeypatch):
