@@ -29,6 +29,8 @@ __all__ = ["Averaging", "apply_calibration", "choose_averaging", "choose_candida
 
 #: A candidate must have solutions for this fraction of the target's antennas.
 LEAST_COMMON_ANTENNAS = 0.5
+#: Rows of the output that are looked at together.
+ROWS_AT_ONCE = 8192
 #: Half-power radius of the Airy pattern in units of wavelength over diameter.
 HALF_POWER = 0.5145
 
@@ -387,7 +389,7 @@ def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
     Parameters
     ----------
     ms : Path
-        Calibrated set of cross-correlations, rows in order of time.
+        Calibrated set of cross-correlations.
 
     Returns
     -------
@@ -402,13 +404,15 @@ def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
     reader = casa_table()
     reader.open(os.fspath(ms))
     try:
-        times = reader.getcol("TIME")
-        total, n_flagged, n_all = [], 0, 0
-        unique, first, count = np.unique(times, return_index=True, return_counts=True)
-        for start, size in zip(first, count, strict=True):
-            flags = reader.getcol("FLAG", int(start), int(size))  # (n_pol, n_chan, n_rows)
-            weight = reader.getcol("WEIGHT_SPECTRUM", int(start), int(size))
-            total.append(np.where(flags, 0, weight).sum(axis=(0, 2)))
+        unique, index = np.unique(reader.getcol("TIME"), return_inverse=True)
+        total = np.zeros((len(unique), len(freq_hz)))
+        n_flagged = n_all = 0
+        for start in range(0, len(index), ROWS_AT_ONCE):
+            times = index[start : start + ROWS_AT_ONCE]
+            flags = reader.getcol("FLAG", start, len(times))  # (n_pol, n_chan, n_rows)
+            weight = reader.getcol("WEIGHT_SPECTRUM", start, len(times))
+            weight[flags] = 0
+            np.add.at(total, times, weight.sum(axis=0).T)
             n_flagged += int(flags.sum())
             n_all += flags.size
     finally:

@@ -118,7 +118,7 @@ def read_solution(table: Path) -> Solution | None:
         reader.close()
 
 
-def choose_reference(antennas: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def choose_reference(antennas: Mapping[str, float]) -> list[str]:
     """Return healthy antennas in order of preference as a phase reference.
 
     Outriggers come first: the longest baselines suffer least from confusing extended emission.
@@ -126,14 +126,14 @@ def choose_reference(antennas: Mapping[str, Mapping[str, Any]]) -> list[str]:
     Parameters
     ----------
     antennas : mapping
-        Antenna name to a mapping with its ``flagged`` fraction.
+        Antenna name to its flagged fraction.
 
     Raises
     ------
     DataError
         If none is healthy.
     """
-    healthy = {n: a["flagged"] for n, a in antennas.items() if a["flagged"] < REFERENCE_MAX_FLAGGED}
+    healthy = {n: f for n, f in antennas.items() if f < REFERENCE_MAX_FLAGGED}
     preferred = [n for n in REFERENCE_STATIONS if n in healthy]
     rest = sorted((n for n in healthy if n not in preferred), key=lambda n: (healthy[n], n))
     if not healthy:
@@ -448,7 +448,8 @@ def _make_copy(
         command += ["--catalog", str(catalog)]
     if options.mode == "quick":
         command += ["--channel-average", str(QUICK_CHANNELS)]
-    result = run_tool(command, timeout_s=options.timeout_s)
+    # The products are of small matrices, which threads of BLAS only slow down.
+    result = run_tool(command, timeout_s=options.timeout_s, env={"OPENBLAS_NUM_THREADS": "1"})
     sidecar.timings_s["copy"] = result.seconds
     return json.loads(copy.with_name(copy.name + ".json").read_text())
 

@@ -15,9 +15,12 @@ streamed in blocks; memory does not grow with its length.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -30,6 +33,7 @@ from .config import FlaggingOptions
 from .errors import DataError
 from .external import find_tool, run_tool
 from .products import Sidecar
+from .telescope import N_SUBBANDS
 
 __all__ = [
     "flag_bad_samples",
@@ -46,6 +50,8 @@ MAD_TO_SIGMA = 1.4826
 WARN_FRACTION, FAIL_FRACTION, LEAST_REMAINING = 0.3, 0.5, 0.1
 #: Samples that estimate the spread of a baseline; more do not sharpen a 7 sigma limit.
 SPREAD_SAMPLES = 4096
+#: Baselines of each antenna, and integrations, that its passband is measured on.
+PASSBAND_BASELINES, PASSBAND_INTEGRATIONS = 24, 6
 #: Baselines that are held in memory together.
 BLOCK_BASELINES = 256
 #: Lower edges of the baseline-length bins of the statistics, m.
@@ -281,6 +287,10 @@ class _Grid:
         return len(self.antenna1)
 
     @property
+    def antennas(self) -> np.ndarray:
+        return np.unique([self.antenna1, self.antenna2])
+
+    @property
     def auto(self) -> np.ndarray:
         return self.antenna1 == self.antenna2
 
@@ -310,9 +320,99 @@ def _grid_of(table: Any, ms: Path) -> _Grid:
     )
 
 
-def _flag_bad(table: Any, grid: _Grid, options: FlaggingOptions) -> int:
-    """Flag bad samples, one integration at a time; return how many were not finite."""
+def passband_shape(amplitude: np.ndarray, subbands: int = N_SUBBANDS) -> np.ndarray:
+    """Return the amplitude that all subbands have in common against channel, 1 at its largest.
+
+    Each subband is divided by its median; the median over subbands is what they share. Interference
+    is in a few subbands, so it has no part in it.
+
+    Parameters
+    ----------
+    amplitude : (n_chan,) array
+        Typical amplitude of each channel; NaN or 0 where there is no data.
+    subbands : int
+        Subbands in the band; where they do not divide the channels, the shape is flat.
+    """
+    if len(amplitude) % subbands or len(amplitude) // subbands < 3:
+        return np.ones(len(amplitude))
+    by_subband = np.where(amplitude > 0, amplitude, np.nan).reshape(subbands, -1)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # subbands without data
+        shape = np.nanmedian(by_subband / np.nanmedian(by_subband, axis=1)[:, None], axis=0)
+    if not np.isfinite(shape).all():
+        return np.ones(len(amplitude))
+    return np.tile(shape / shape.max(), subbands)
+
+
+def antenna_passbands(amplitudes: np.ndarray) -> np.ndarray:
+    """Return factors of each antenna, (n_antennas, n_chan); a baseline has the product of two.
+
+    The shape that all subbands and antennas have in common, of which each antenna gets the root,
+    times how the antenna differs from the typical one. Interference reaches all antennas, so it
+    cancels in that ratio.
+
+    Parameters
+    ----------
+    amplitudes : (n_antennas, n_chan) array
+        Typical amplitude on each antenna's baselines; NaN where it has no data.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # antennas and channels without data
+        typical = np.nanmedian(amplitudes, axis=0)
+        ratio = amplitudes / typical
+        ratio /= np.nanmedian(ratio, axis=1)[:, None]
+    ratio[~(ratio > 0)] = 1.0
+    return np.sqrt(passband_shape(typical)) * np.clip(ratio, 0.2, 5.0)
+
+
+def _antenna_amplitudes(data: np.ndarray, bad: np.ndarray, grid: _Grid) -> np.ndarray:
+    """Return the median amplitude on some baselines of each antenna, (n_antennas, n_chan)."""
+    out = np.full((len(grid.antennas), grid.n_chan), np.nan)
+    for n, antenna in enumerate(grid.antennas):
+        rows = np.flatnonzero(
+            ((grid.antenna1 == antenna) | (grid.antenna2 == antenna)) & ~grid.auto
+        )
+        rows = rows[:: max(1, len(rows) // PASSBAND_BASELINES)]
+        amplitude = np.abs(data[rows])
+        amplitude[bad[rows]] = np.nan
+        amplitude = np.moveaxis(amplitude, 1, 0).reshape(grid.n_chan, -1)
+        amplitude.sort(axis=-1)
+        if amplitude.shape[1]:
+            out[n] = _sorted_median(amplitude, np.isfinite(amplitude).sum(axis=-1))
+    return out
+
+
+def write_passband(path: Path, names: list[str], passbands: np.ndarray) -> None:
+    """Write passbands for AOFlagger: antenna, polarisation, channel, factor of the amplitude.
+
+    AOFlagger divides a baseline by the factors of its two antennas.
+
+    Parameters
+    ----------
+    path : Path
+        Text file.
+    names : list of str
+        Antenna names.
+    passbands : (n_antennas, n_chan) array
+        As of `antenna_passbands`.
+    """
+    lines = [
+        f"{name} {polarization} {channel} {value:.5f}\n"
+        for name, passband in zip(names, passbands, strict=True)
+        for polarization in "XY"
+        for channel, value in enumerate(passband)
+    ]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _flag_bad(table: Any, grid: _Grid, options: FlaggingOptions) -> tuple[int, np.ndarray]:
+    """Flag bad samples, one integration at a time.
+
+    Returns how many were not finite, and typical amplitudes, (n_antennas, n_chan).
+    """
     n_not_finite = 0
+    amplitudes = []
+    looked_at = np.linspace(0, grid.n_times - 1, PASSBAND_INTEGRATIONS).astype(int)
     for k in range(grid.n_times):
         start = k * grid.n_baselines
         data = table.getcol("DATA", start, grid.n_baselines)
@@ -324,7 +424,11 @@ def _flag_bad(table: Any, grid: _Grid, options: FlaggingOptions) -> int:
         before = table.getcol("FLAG", start, grid.n_baselines)
         if (bad & ~before).any():
             table.putcol("FLAG", before | bad, start, grid.n_baselines)
-    return n_not_finite
+        if k in looked_at:
+            amplitudes.append(_antenna_amplitudes(data, before | bad, grid))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # antennas without data
+        return n_not_finite, np.nanmean(amplitudes, axis=0)
 
 
 def _baseline_blocks(grid: _Grid) -> Iterator[slice]:
@@ -377,28 +481,38 @@ def _flag_antennas(table: Any, grid: _Grid, dead: list[int], count: np.ndarray) 
     count[rows] = grid.n_times
 
 
-def aoflagger_command(ms: Path, strategy: Path, threads: int) -> list[str]:
+def aoflagger_command(ms: Path, strategy: Path, passband: Path, threads: int) -> list[str]:
     """Return the AOFlagger command line for a Measurement Set."""
     return [
         "aoflagger",
         *("-j", str(threads)),
         *("-strategy", os.fspath(strategy)),
+        *("-preamble", f"passband_file = {json.dumps(os.fspath(passband))}"),
         *("-column", "DATA"),
         os.fspath(ms),
     ]
 
 
-def _run_engine(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> None:
+def _run_engine(
+    ms: Path,
+    options: FlaggingOptions,
+    names: list[str],
+    amplitudes: np.ndarray,
+    sidecar: Sidecar,
+) -> None:
     if options.engine == "none":
         return
-    if options.engine == "aoflagger":
-        find_tool("aoflagger")
-        threads = len(os.sched_getaffinity(0))
-        command = aoflagger_command(ms, strategy_path(), threads)
-    else:
-        # CASA cannot live in a process that holds python-casacore.
-        command = [sys.executable, "-m", "dsa110_contimg.flagging", os.fspath(ms.absolute())]
-    result = run_tool(command, timeout_s=options.timeout_s)
+    with tempfile.TemporaryDirectory(prefix="flag-") as scratch:
+        if options.engine == "aoflagger":
+            find_tool("aoflagger")
+            passband = Path(scratch) / "passband.txt"
+            write_passband(passband, names, antenna_passbands(amplitudes))
+            threads = len(os.sched_getaffinity(0))
+            command = aoflagger_command(ms, strategy_path(), passband, threads)
+        else:
+            # CASA cannot live in a process that holds python-casacore.
+            command = [sys.executable, "-m", "dsa110_contimg.flagging", os.fspath(ms.absolute())]
+        result = run_tool(command, timeout_s=options.timeout_s)
     sidecar.commands.append(result.command)
 
 
@@ -432,11 +546,13 @@ def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> dict[str, A
     started = time.monotonic()
     with open_table(os.fspath(ms), readonly=False, ack=False) as table:
         grid = _grid_of(table, ms)
-        n_not_finite = _flag_bad(table, grid, options)
+        n_not_finite, amplitudes = _flag_bad(table, grid, options)
+    with open_table(f"{ms}::ANTENNA", ack=False) as antennas:
+        names = [str(name) for name in antennas.getcol("NAME")]
     sidecar.timings_s["flag_bad"] = time.monotonic() - started
 
     started = time.monotonic()
-    _run_engine(ms, options, sidecar)
+    _run_engine(ms, options, [names[a] for a in grid.antennas], amplitudes, sidecar)
     sidecar.timings_s["flag_engine"] = time.monotonic() - started
 
     started = time.monotonic()
@@ -449,8 +565,6 @@ def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> dict[str, A
         _flag_antennas(table, grid, dead, count)
     sidecar.timings_s["flag_clip"] = time.monotonic() - started
 
-    with open_table(f"{ms}::ANTENNA", ack=False) as antennas:
-        names = antennas.getcol("NAME")
     statistics = flag_statistics(
         count,
         grid.n_times,

@@ -17,6 +17,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ LEAST_SHARE = 5e-4
 MOST_SOURCES = 100
 #: Neighbours further from the phase centre are not looked for, deg (second null of the beam).
 SEARCH_RADIUS_DEG = 6.0
+#: Threads of the prediction.
+N_THREADS = min(4, len(os.sched_getaffinity(0)))
 #: Pairs of channels that measure the noise of a visibility in each integration.
 NOISE_SAMPLES = 96
 #: Longest time that data are averaged before solving, s: gains hardly move in it ...
@@ -240,15 +243,25 @@ def predict(
     """
     waves = phasors(uvw_m @ offsets.T, freq_hz)
     weighted = waves.conj() * amplitude_jy.T.astype(np.float32)[:, None, :]
-    return weighted @ waves.transpose(0, 2, 1)
+    out = np.empty((len(freq_hz), len(uvw_m), len(uvw_m)), np.complex64)
+
+    def multiply(part: slice) -> None:
+        np.matmul(weighted[part], waves[part].transpose(0, 2, 1), out=out[part])
+
+    # The matrices are small: threads share channels, not one product.
+    edges = np.linspace(0, len(freq_hz), N_THREADS + 1).astype(int)
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        list(pool.map(multiply, (slice(a, b) for a, b in itertools.pairwise(edges))))
+    return out
 
 
 @dataclass(frozen=True)
 class _Tile:
     """What of a Measurement Set does not change from integration to integration."""
 
-    antenna1: np.ndarray  # of the selected rows of an integration
-    antenna2: np.ndarray
+    antennas: np.ndarray  # ids of those in use
+    first: np.ndarray  # positions in `antennas`, of the selected rows of an integration
+    second: np.ndarray
     rows: np.ndarray
     n_baselines: int
     times_s: np.ndarray
@@ -272,8 +285,6 @@ def _open_tile(table: Any, ms: Path, uvmin_klambda: float) -> _Tile:
         freq_hz = spw.getcell("CHAN_FREQ", 0)
     with open_table(f"{ms}::FIELD", ack=False) as fields:
         centre = np.rad2deg(fields.getcell("PHASE_DIR", 0).ravel())
-    with open_table(f"{ms}::ANTENNA", ack=False) as antennas:
-        n_antennas = antennas.nrows()
     uvw = table.getcol("UVW").reshape(len(unique), n_baselines, 3)
     length = np.hypot(uvw[..., 0], uvw[..., 1]).mean(axis=0)
     wanted = (antenna1 != antenna2) & (length * freq_hz.mean() / C_M_S >= uvmin_klambda * 1000)
@@ -281,15 +292,18 @@ def _open_tile(table: Any, ms: Path, uvmin_klambda: float) -> _Tile:
         raise DataError(
             f"{ms}: no baseline is longer than {uvmin_klambda:g} klambda; lower uvmin_klambda"
         )
+    antennas, positions = np.unique([antenna1, antenna2], return_inverse=True)
+    first, second = positions.reshape(2, -1)
     return _Tile(
-        antenna1[wanted],
-        antenna2[wanted],
+        antennas,
+        first[wanted],
+        second[wanted],
         np.flatnonzero(wanted),
         n_baselines,
         unique,
         float(table.getcell("INTERVAL", 0)),
         freq_hz,
-        np.stack([antenna_uvw(u, antenna1, antenna2, n_antennas) for u in uvw]),
+        np.stack([antenna_uvw(u, first, second, len(antennas)) for u in uvw]),
         (centre[0] % 360, centre[1]),
     )
 
@@ -321,8 +335,9 @@ def _nanmedian(values: np.ndarray) -> np.ndarray:
     """Return the median along axis 1, ignoring NaN; NaN where all are."""
     ordered = np.sort(values, axis=1)
     count = np.isfinite(values).sum(axis=1, keepdims=True)
-    middle = np.minimum(count // 2, values.shape[1] - 1)
-    return np.take_along_axis(ordered, middle, axis=1)[:, 0]
+    lower, upper = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1)
+    middle = [np.take_along_axis(ordered, index, axis=1)[:, 0] for index in (lower, upper)]
+    return (middle[0] + middle[1]) / 2
 
 
 @dataclass(frozen=True)
@@ -399,10 +414,10 @@ def _turned(
         good = ~table.getcol("FLAG", start, tile.n_baselines)[tile.rows]
         variance = _noise_variance(data, good)
         turn = phasors(uvw @ offsets[0], tile.freq_hz).T  # (n_antennas, n_chan)
-        data *= (turn[tile.antenna1] * turn[tile.antenna2].conj())[..., None]
+        data *= (turn[tile.first] * turn[tile.second].conj())[..., None]
         data *= good
         vis = predict(uvw, offsets - offsets[0], model.flux_jy * seen[:, k], tile.freq_hz)
-        vis = vis[:, tile.antenna1, tile.antenna2].T[..., None]
+        vis = vis[:, tile.first, tile.second].T[..., None]
         yield _Sums(time_s, tile.integration_s, data, vis * good, good.astype(np.float32)), variance
 
 
@@ -500,17 +515,14 @@ def write_working_copy(
     flagged = np.mean([b.flags.mean(axis=(1, 2)) for b in bins], axis=0)
     with open_table(f"{ms}::ANTENNA", ack=False) as antennas:
         names = antennas.getcol("NAME")
-    numbers = np.unique([tile.antenna1, tile.antenna2])
     return {
         "sources": model.names,
         "share": model.share,
         "apparent_jy": model.apparent_jy,
         "antennas": {
-            str(names[a]): {
-                "id": int(a),
-                "flagged": float(np.median(flagged[(tile.antenna1 == a) | (tile.antenna2 == a)])),
-            }
-            for a in numbers
+            str(names[a]): float(np.median(flagged[(tile.first == n) | (tile.second == n)]))
+            for n, a in enumerate(tile.antennas)
+            if ((tile.first == n) | (tile.second == n)).any()
         },
         "freq_hz": [float(freq_hz[0]), float(freq_hz[-1])],
         "n_channels": len(freq_hz),
@@ -563,12 +575,12 @@ def _write_ms(ms: Path, out: Path, tile: _Tile, freq_hz: np.ndarray, bins: list[
         table.addrows(n_rows * len(bins))
         n_all = n_rows * len(bins)
         uvw = [
-            tile.uvw_m[k][tile.antenna2] - tile.uvw_m[k][tile.antenna1]
+            tile.uvw_m[k][tile.second] - tile.uvw_m[k][tile.first]
             for k in np.linspace(0, len(tile.times_s) - 1, len(bins)).round().astype(int)
         ]
         whole = {
-            "ANTENNA1": np.tile(tile.antenna1, len(bins)),
-            "ANTENNA2": np.tile(tile.antenna2, len(bins)),
+            "ANTENNA1": np.tile(tile.antennas[tile.first], len(bins)),
+            "ANTENNA2": np.tile(tile.antennas[tile.second], len(bins)),
             "TIME": np.repeat([b.time_s for b in bins], n_rows),
             "TIME_CENTROID": np.repeat([b.time_s for b in bins], n_rows),
             "EXPOSURE": np.repeat([b.exposure_s for b in bins], n_rows),

@@ -143,7 +143,7 @@ def test_total_gain_is_the_product_with_delays_about_the_band_centre():
 
 
 def antennas(**flagged):
-    return {f"DSA-{name[1:]}": {"flagged": f} for name, f in flagged.items()}
+    return {f"DSA-{name[1:]}": f for name, f in flagged.items()}
 
 
 def test_reference_is_a_healthy_outrigger():

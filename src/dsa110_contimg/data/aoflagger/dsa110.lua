@@ -6,8 +6,10 @@
    that the drift of sources through the beam (smooth over minutes) is not taken for interference.
  * Samples that are already flagged (absent subbands, zeros, dead antennas) are left out of every
    statistic, and stay flagged.
- * Subbands are never normalised: their edges fall by a third, and scaling them up lets noise there
-   pass for interference.
+ * The edges of the subbands fall by a third, on a strong source by many times the noise. The shape
+   that all subbands share, which interference cannot imitate, is divided out first: the variable
+   passband_file names it (see the -preamble option). AOFlagger's own normalize_subbands is of no use
+   here: it follows the data of one baseline, interference included.
  * Groups with few channels or integrations (tests, quick looks) shrink the smoothing windows.
 ]]--
 
@@ -28,6 +30,9 @@ function execute(input)
   local time_window = window(21, #input:get_times())
   local channel_window = window(31, #input:get_frequencies())
 
+  if passband_file ~= nil then
+    aoflagger.apply_bandpass(input, passband_file)
+  end
   local copy_of_input = input:copy()
 
   for _, polarization in ipairs(input:get_polarizations()) do

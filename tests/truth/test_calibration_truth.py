@@ -1,0 +1,284 @@
+"""Flagging, solving and applying against a simulated calibrator tile of which all is known.
+
+Forty antennas (three of them dead), 192 channels; random gains, delays of 2 ns, subband edges down
+by a third, interference, neighbours with a fifth of the calibrator's flux. CASA runs in processes
+of its own; tables are read back with python-casacore.
+"""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dsa110_contimg import correlator, simulation
+from dsa110_contimg.calibration import KINDS, Solution, total_gain
+from dsa110_contimg.products import read_sidecar
+
+GROUP_CHANNELS = 12
+
+
+def run(*args):
+    result = subprocess.run(
+        [sys.executable, "-m", "dsa110_contimg", *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def tile(tmp_path_factory):
+    """Simulate, convert, calibrate, apply; return truth, group id, folder."""
+    folder = tmp_path_factory.mktemp("calibrator")
+    options = simulation.PRESETS["test"].model_copy(
+        update={
+            "tiles": 1,
+            "antennas": 40,
+            "channels": GROUP_CHANNELS,
+            "integrations": 24,
+            "neighbour_share": 0.2,
+            "dead_antennas": 3,
+            "seed": 5,
+        }
+    )
+    truth = simulation.simulate(options, folder / "night")
+    (group,) = truth.groups
+    files = [truth.folder / f for f in truth.groups[group]["files"]]
+    raw = folder / f"group_{group}.hdf5"
+    run("group", raw, *files)
+    run("convert", raw, folder / f"{group}.ms")
+    run(
+        *("calibrate", folder / f"{group}.ms", folder / group),
+        *("--calibrator", "3C48", "--catalog", truth.folder / "catalog.csv"),
+    )
+    run("apply", folder / f"{group}.ms", folder / f"{group}.cal.ms", "--candidate", folder / group)
+    return truth, group, folder
+
+
+def read_solution(table):
+    from casacore.tables import table as open_table
+
+    with open_table(str(table), ack=False) as t:
+        name = "FPARAM" if "FPARAM" in t.colnames() else "CPARAM"
+        return Solution(
+            t.getcol("ANTENNA1"),
+            t.getcol("TIME") / 86400,
+            t.getcol(name),
+            t.getcol("FLAG"),
+            t.getcol("SNR"),
+        )
+
+
+def ascending_gains(truth, group):
+    """Return true gains by antenna number, (117, n_chan, 2), channels ascending; and channels."""
+    known = truth.gains(group)
+    order = np.argsort(known["freq_hz"])
+    gains = np.full((117, len(order), 2), np.nan, complex)
+    gains[known["antennas"]] = known["gains"][:, order]
+    return gains, known["freq_hz"][order]
+
+
+def test_recovered_gains_are_the_injected_ones(tile):
+    truth, group, folder = tile
+    gains, freq = ascending_gains(truth, group)
+    found = total_gain({k: read_solution(folder / f"{group}.{k}") for k in KINDS}, freq)
+    alive = [a for a in truth.gains(group)["antennas"] if a not in truth.dead]
+    ratio = (found / gains)[alive]
+    channels = np.isfinite(ratio).all(axis=(0, 2))
+    assert channels.mean() > 0.9  # channels of steady interference have no solution
+    ratio = ratio[:, channels]
+    ratio *= np.exp(-1j * np.angle(ratio[:1]))  # a reference antenna's phase is arbitrary
+    of_antenna = ratio.mean(axis=1)
+    amplitude, phase = np.abs(of_antenna), np.rad2deg(np.angle(of_antenna))
+    assert np.median(np.abs(amplitude - 1)) < 0.01
+    assert np.median(np.abs(phase)) < 1.0
+    assert np.median(np.abs(np.abs(ratio) - 1)) < 0.01  # every channel by itself too
+    assert np.median(np.abs(np.rad2deg(np.angle(ratio)))) < 1.0
+    assert np.median(amplitude) ** 2 == pytest.approx(1, abs=0.01)  # the flux scale
+    for dead in truth.dead:
+        assert np.isnan(found[dead]).all()
+
+
+def test_sidecar_says_what_was_solved(tile):
+    _, group, folder = tile
+    sidecar = read_sidecar(folder / f"{group}.gcal")
+    assert sidecar["verdict"] == "pass", sidecar["reasons"]
+    qa = sidecar["qa"]
+    assert qa["flux_anchor"] == "Perley-Butler 2017"
+    assert qa["steady"] is True
+    assert 0.7 < qa["calibrator_share"] < 0.9
+    assert qa["model_over_corrected"] == pytest.approx(1, abs=0.01)
+    assert qa["refant"].startswith("DSA-1")
+    assert qa["gain_amplitude_median"] == pytest.approx(0.07, rel=0.15)
+    assert qa["phase_drift_deg"] < 3
+
+
+def test_calibrated_data_are_the_noiseless_sky(tile):
+    """Mean over many visibilities of data over the prediction of the simulator itself."""
+    from casacore.tables import table as open_table
+
+    truth, group, folder = tile
+    with open_table(str(folder / f"{group}.cal.ms"), ack=False) as t:
+        data, flags = t.getcol("DATA"), t.getcol("FLAG")
+        a1, a2 = t.getcol("ANTENNA1"), t.getcol("ANTENNA2")
+        weights = t.getcol("WEIGHT_SPECTRUM")
+        times = t.getcol("TIME")
+    assert (a1 != a2).all()
+    qa = read_sidecar(folder / f"{group}.cal.ms")["qa"]
+    assert np.asarray(qa["weights"]["weight"]).shape == (
+        len(np.unique(times)),
+        data.shape[1],
+    )
+    expected = np.where(flags, 0, weights).sum(axis=(0, 2))
+    assert np.sum(qa["weights"]["weight"], axis=0) == pytest.approx(expected, rel=1e-3)
+    assert qa["calibration"]["group"] == group
+    assert qa["calibration"]["borrowed"] is False
+    assert len(qa["pointing"]["ra_deg"]) == 24
+    # |V|^2 of sky and noise differ by the noise; the product of the two hands does not.
+    good = ~flags.any(axis=2)
+    power = np.mean((data[..., 0] * data[..., 1].conj())[good].real)
+    n = GROUP_CHANNELS // qa["averaging"]["channels"]
+    assert n * 16 == data.shape[1]
+    instrument = correlator.Instrument.choose(40, GROUP_CHANNELS, 24)
+    sky = correlator.predict(
+        instrument,
+        truth.sky,
+        truth.groups[group]["start_mjd"],
+        truth.groups[group]["dec_app_deg"],
+    )
+    first, second = instrument.baselines
+    dead = np.isin(instrument.antennas, list(truth.dead))
+    rows = (first != second) & ~dead[first] & ~dead[second]
+    assert power == pytest.approx(np.mean(np.abs(sky[:, rows]) ** 2), rel=0.02)
+
+
+def test_record_of_the_choice(tile):
+    _, group, folder = tile
+    record = json.loads((folder / f"{group}.calibration.json").read_text())
+    assert record == {
+        "target": group,
+        "candidates": [group],
+        "calibrators": {group: "3C48"},
+        "chosen": group,
+        "borrowed": False,
+        "reasons": [],
+    }
+
+
+def test_interference_is_flagged_and_little_else(tile):
+    from casacore.tables import table as open_table
+
+    truth, group, folder = tile
+    instrument = correlator.Instrument.choose(40, GROUP_CHANNELS, 24)
+    with open_table(str(folder / f"{group}.ms"), ack=False) as t:
+        a1, a2, flags = t.getcol("ANTENNA1"), t.getcol("ANTENNA2"), t.getcol("FLAG")
+    flags = flags.reshape(24, -1, *flags.shape[1:])
+    a1, a2 = a1[: flags.shape[1]], a2[: flags.shape[1]]
+    with np.load(truth.folder / "truth" / f"{group}.rfi.npz") as file:
+        order = np.argsort(file["freq_hz"])
+        power, voltage = file["power_jy"][:, order], file["voltage"]
+    picked = np.zeros(117)
+    picked[instrument.antennas] = voltage
+    dead = np.isin(a1, list(truth.dead)) | np.isin(a2, list(truth.dead))
+    rows = (a1 != a2) & ~dead
+    strength = power[:, None] * (picked[a1] * picked[a2])[rows][:, None]
+    sigma = instrument.noise_jy(truth.options.sefd_jy)
+    found = flags[:, rows].all(axis=-1)
+    assert (strength > 5 * sigma).mean() > 0.005  # the test has something to find
+    assert found[strength > 5 * sigma].mean() > 0.95
+    assert found[strength == 0].mean() < 0.02
+
+
+def test_input_is_not_touched_by_calibrate_and_apply(tile):
+    from casacore.tables import table as open_table
+
+    _, group, folder = tile
+    with open_table(str(folder / f"{group}.ms"), ack=False) as t:
+        assert not {"MODEL_DATA", "CORRECTED_DATA"} & set(t.colnames())
+    recorded = {i["path"]: i for i in read_sidecar(folder / f"{group}.gcal")["inputs"]}
+    assert str(folder / f"{group}.ms") in recorded
+
+
+PLAIN = """
+import sys
+from dsa110_contimg.casa import casa_session
+ms, out, prefix, channels, integrations = sys.argv[1:]
+with casa_session() as casa:
+    casa.applycal(vis=ms, gaintable=[f"{prefix}.{k}" for k in ("kcal", "bcal", "gcal")],
+                  interp=["nearest", "nearest,linear", "linear"], calwt=[False, True, True],
+                  flagbackup=False)
+    casa.mstransform(vis=ms, outputvis=out, datacolumn="corrected", antenna="*&",
+                     chanaverage=int(channels) > 1, chanbin=int(channels),
+                     timeaverage=int(integrations) > 1,
+                     timebin=f"{int(integrations) * 12.884901888}s",
+                     usewtspectrum=True, reindex=False)
+"""
+
+
+def test_on_the_fly_equals_applycal_then_mstransform(tile, tmp_path):
+    import shutil
+
+    from casacore.tables import table as open_table
+
+    _, group, folder = tile
+    copy = tmp_path / "copy.ms"
+    shutil.copytree(folder / f"{group}.ms", copy)
+    averaging = read_sidecar(folder / f"{group}.cal.ms")["qa"]["averaging"]
+    sizes = str(averaging["channels"]), str(averaging["integrations"])
+    subprocess.run(
+        [sys.executable, "-c", PLAIN, copy, tmp_path / "plain.ms", folder / group, *sizes],
+        check=True,
+        capture_output=True,
+    )
+    with (
+        open_table(str(tmp_path / "plain.ms"), ack=False) as plain,
+        open_table(str(folder / f"{group}.cal.ms"), ack=False) as ours,
+    ):
+        for column in ("ANTENNA1", "ANTENNA2", "TIME"):
+            assert np.array_equal(plain.getcol(column), ours.getcol(column))
+        flags = plain.getcol("FLAG")
+        assert np.array_equal(flags, ours.getcol("FLAG"))
+        good = ~flags
+        assert np.allclose(plain.getcol("DATA")[good], ours.getcol("DATA")[good], rtol=1e-4)
+
+
+def test_failed_tile_gives_marked_tables_that_apply_refuses(tile, tmp_path):
+    import shutil
+
+    _, group, folder = tile
+    ms = tmp_path / f"{group}.ms"
+    shutil.copytree(folder / f"{group}.ms", ms)
+    sidecar = read_sidecar(folder / f"{group}.ms") | {"verdict": "fail", "reasons": ["test"]}
+    ms.with_name(ms.name + ".json").write_text(json.dumps(sidecar))
+    run("calibrate", ms, tmp_path / group, "--calibrator", "3C48")
+    for kind in KINDS:
+        assert (tmp_path / f"{group}.{kind}").is_dir()
+        assert read_sidecar(tmp_path / f"{group}.{kind}")["verdict"] == "fail"
+    refused = subprocess.run(
+        [
+            *(sys.executable, "-m", "dsa110_contimg", "apply"),
+            *(ms, tmp_path / f"{group}.cal.ms", "--candidate", tmp_path / group),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 3
+    assert "no calibration can serve it" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / f"{group}.cal.ms").exists()
+    # With a usable second candidate the failed one is passed over, and the record says so.
+    ms.with_name(ms.name + ".json").write_text(
+        json.dumps(read_sidecar(folder / f"{group}.ms") | {"verdict": "pass"})
+    )
+    run(
+        *("apply", ms, tmp_path / f"{group}.cal.ms"),
+        *("--candidate", tmp_path / group, "--candidate", folder / group),
+    )
+    record = json.loads((tmp_path / f"{group}.calibration.json").read_text())
+    assert record["chosen"] == group
+    assert "failed" in record["reasons"][0]
