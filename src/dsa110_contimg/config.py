@@ -191,12 +191,15 @@ class LightcurveOptions(Options):
     """A candidate was seen at this signal-to-noise ratio in one epoch at least."""
     systematic_floor: Fraction = 0.01
     """Least fractional uncertainty of a flux between epochs; a larger one is fitted."""
-    false_alarm: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    false_alarm: Annotated[float, Field(gt=0, le=1)] = 5e-4
     """Probability above which a constant source is not called a candidate."""
     eta_threshold: Positive = 2.5
     """Sources with eta above this and V above `v_threshold` are candidates."""
     v_threshold: NonNegative = 0.1
     """See `eta_threshold`."""
+    amplitude_threshold: NonNegative = 0.03
+    """Least fractional amplitude of the template of an extreme scattering event or a flare, for a
+    source that follows it to be a candidate whatever its eta and V."""
 
 
 class QaOptions(Options):
@@ -208,6 +211,9 @@ class QaOptions(Options):
     """Least share of the sources expected at 10 sigma that is detected at 5."""
     min_sources: Annotated[int, Field(ge=1)] = 5
     """Fewest sources that can tell anything about the flux scale."""
+    max_position_offset: Positive = 0.25
+    """Largest median offset of positions from the catalogue, in minor axes of the beam, beyond
+    twice its error."""
 
 
 class Config(Options):

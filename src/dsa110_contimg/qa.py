@@ -519,6 +519,7 @@ def _verdict(night: Mapping[str, Any], options: QaOptions) -> tuple[str, list[st
         if m["verdict"] == "warn" or (m["verdict"] == "fail" and m is not mosaic):
             light.append(f"{m['name']}: " + "; ".join(m["reasons"] or [m["verdict"]]))
     light += _flux_reasons(scale, options)
+    light += _position_reasons(night["astrometry"], mosaic, options)
     if night["rejected"]:
         light.append(f"{_of(len(night['rejected']), 'incoming file')} could not be read")
     if night["damaged"]:
@@ -549,6 +550,22 @@ def _flux_reasons(scale: Mapping[str, Any], options: QaOptions) -> list[str]:
             f"10 sigma were detected (limit {options.min_completeness:.0%})"
         )
     return reasons
+
+
+def _position_reasons(
+    astrometry: Mapping[str, Any] | None, mosaic: Mapping[str, Any] | None, options: QaOptions
+) -> list[str]:
+    """Return what is wrong with the positions in the mosaic."""
+    beam = _number(dig(mosaic, "qa", "beam_minor_arcsec"))
+    if not astrometry or not beam:
+        return []
+    shift = math.hypot(astrometry["ra_offset_arcsec"], astrometry["dec_offset_arcsec"])
+    if shift - 2 * astrometry["error_arcsec"] <= options.max_position_offset * beam:
+        return []
+    return [
+        f"positions are off by {shift:.1f} arcsec ({astrometry['n']} sources, limit "
+        f"{options.max_position_offset:g} of the beam's {beam:.0f} arcsec)"
+    ]
 
 
 def _of(number: int, noun: str) -> str:

@@ -766,25 +766,35 @@ def argparser() -> argparse.ArgumentParser:
     """Return the parser of ``report``."""
     parser = argparse.ArgumentParser(prog="contimg report", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "night_dir", type=Path, help="results/nights/<YYYY-MM-DD>; with --site, the results folder"
+        "folder",
+        type=Path,
+        nargs="?",
+        help="results/nights/<YYYY-MM-DD>; with --site or without OUT, the results folder "
+        "(default: results)",
     )
-    parser.add_argument("out", type=Path, help="page to write; with --site, the site's folder")
-    parser.add_argument("--site", action="store_true", help="write the pages over all nights")
+    parser.add_argument(
+        "out", type=Path, nargs="?", help="page to write, or folder of the site (RESULTS/site)"
+    )
+    parser.add_argument(
+        "--site", action="store_true", help="write the pages over all nights (default without OUT)"
+    )
     parser.add_argument("--lightcurves", type=Path, help="folder of the light curves")
     return parser
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the page of a night, or the site over all nights."""
-    if args.site:
+    if args.site or args.out is None:
         from .site import build_site
 
-        made = build_site(args.night_dir, args.out)
-        print(f"{args.out / 'index.html'}: {made['nights']} nights, {made['sources']} sources")
+        results = args.folder or Path("results")
+        out = args.out or results / "site"
+        made = build_site(results, out)
+        print(f"{out / 'index.html'}: {made['nights']} nights, {made['sources']} sources")
         return 0
-    page = build_night(args.night_dir, args.lightcurves)
+    page = build_night(args.folder, args.lightcurves)
     write_text(args.out, page)
-    sidecar = Sidecar("report", inputs=[p for p in (args.night_dir / "qa.json",) if p.exists()])
+    sidecar = Sidecar("report", inputs=[p for p in (args.folder / "qa.json",) if p.exists()])
     sidecar.qa = {"size_bytes": len(page.encode())}
     sidecar.write(args.out, ("jinja2", "matplotlib", "numpy"))
     print(f"{args.out}: {len(page) / 1e6:.1f} MB")

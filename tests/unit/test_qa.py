@@ -90,6 +90,32 @@ def test_flux_scale_off_by_more_than_its_gate_degrades(fake):
     assert any("flux scale is off" in r and "above" in r for r in judged["reasons"])
 
 
+@pytest.mark.parametrize(("east", "told"), [(4.0, False), (30.0, True)])
+def test_positions_that_are_off_degrade(fake, tmp_path, east, told):
+    night = fake.nights[0]
+    copy = tmp_path / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    for name, changes in (
+        ("mosaic.fits.json", {"beam_minor_arcsec": 25.0}),
+        ("photometry.csv.json", {"astrometry": astrometry(east, error=1.0)}),
+    ):
+        content = json.loads((copy / name).read_text())
+        content["qa"] |= changes
+        (copy / name).write_text(json.dumps(content))
+    reasons = judge_night(copy, fake.inventory)["reasons"]
+    assert any("positions are off by 30.0 arcsec" in r for r in reasons) == told
+
+
+def astrometry(east, error):
+    return {
+        "n": 40,
+        "ra_offset_arcsec": east,
+        "dec_offset_arcsec": 0.0,
+        "error_arcsec": error,
+        "scatter_arcsec": 6 * error,
+    }
+
+
 def test_flux_scale_against_numbers_worked_by_hand():
     # Ratios 1.0, 1.1, 1.2: median 1.1, MAD 0.1. The flagged row and the faint one stay out.
     rows = [row(1.0, 1.0), row(1.1, 1.0), row(1.2, 1.0), row(9.0, 1.0, flags="edge")]

@@ -40,6 +40,16 @@ def test_every_link_leads_to_a_file(fake, site):
                 assert (page.parent / link).exists(), (page.name, link)
 
 
+def test_without_arguments_the_site_of_the_results_folder_is_made(fake, tmp_path, monkeypatch):
+    (tmp_path / "results").symlink_to(fake.root)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(fake.root / "site", ignore_errors=True)
+    assert cli.main(["report"]) == 0
+    assert (fake.root / "site" / "index.html").exists()
+    (tmp_path / "results").unlink()
+    assert cli.main(["report"]) == 3  # one plain line, no traceback
+
+
 def test_only_nights_that_have_a_page_are_linked(fake, site):
     text = (site / "index.html").read_text()
     assert f'href="../nights/{fake.nights[0]}/report.html"' in text
