@@ -1,4 +1,4 @@
-"""Small correlator files for the tests of ingest and conversion, written without the package's code.
+"""Small correlator files for the tests of ingest and conversion, made without the package's code.
 
 The sky is put in with astropy's horizontal coordinates alone (no hour angles, no sidereal time, no
 uvw), so that what the converter makes of it is judged by an independent computation.
