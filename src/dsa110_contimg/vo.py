@@ -81,9 +81,14 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "vs_max": ("", "stat.snr;src.var", "greatest significance of a pair of measurements"),
     "vs": ("", "stat.snr;src.var", "significance of the pair with the greatest modulation"),
     "m": ("", "src.var.index", "modulation of that pair"),
+    "template": ("", "meta.code.class", "template that the light curve follows best: ese, flare"),
+    "template_score": ("", "stat.snr", "its significance"),
+    "template_amplitude": ("", "src.var.amplitude", "its amplitude, fraction of the flux"),
+    "template_mjd": ("d", "time.epoch", "its centre, MJD (UTC)"),
+    "template_width_days": ("d", "time.duration", "its width"),
     "log10_false_alarm": ("", "stat.probability", "log10 of the probability of no variation"),
 }
-_TEXT = ("source_id", "name", "group_or_epoch", "flags", "image")
+_TEXT = ("source_id", "name", "group_or_epoch", "flags", "image", "template")
 
 
 def votable(rows: list[dict[str, Any]], title: str, names: Iterable[str] | None = None) -> bytes:

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from fake_results import make_results
@@ -225,3 +227,21 @@ def test_paths_are_known_wherever_the_results_lie():
     raw = "2026-01-25T22:00:00_sb00.hdf5"
     assert {index.below(p) for p in (raw, "in/" + raw, "/data/in/" + raw)} == {"incoming/" + raw}
     assert index.below("/data/catalog.csv") == "/data/catalog.csv"
+
+
+def documented_queries():
+    text = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    return re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("query", documented_queries())
+def test_documented_queries_give_rows_quickly(fake, db, query):
+    source = fake.sources[0]
+    values = {"source": source["source_id"], "ra": source["ra_deg"], "dec": source["dec_deg"]}
+    rows = db.execute(query, values).fetchall()
+    if "borrowed" not in query:  # nothing was borrowed here
+        assert rows
+    if ":ra" in query:
+        assert [r["source_id"] for r in rows] == [source["source_id"]]
+    plan = [r["detail"] for r in db.execute("EXPLAIN QUERY PLAN " + query, values)]
+    assert not any(re.match("SCAN (measurements|sources|inputs)", step) for step in plan), plan
