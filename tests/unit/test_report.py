@@ -1,8 +1,11 @@
 """The page of a night: it says what is true, needs no network, and works in a browser."""
 
+import io
 import json
 import re
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import browser
 import numpy as np
@@ -233,3 +236,22 @@ def test_flux_in_words():
         "–",
         "–",
     ]
+
+
+@pytest.mark.parametrize("name", ["workflow", "night"])
+def test_captions_of_the_workflow_report_are_valid(name):
+    import docutils.core
+    import jinja2
+
+    folder = Path(__file__).parents[2] / "workflow" / "report"
+    job = SimpleNamespace(
+        config={"incoming": "in", "results": "out"}, wildcards=SimpleNamespace(night="2026-01-25")
+    )
+    template = jinja2.Template(
+        (folder / f"{name}.rst").read_text(), undefined=jinja2.StrictUndefined
+    )
+    text = template.render(snakemake=job)
+    said = io.StringIO()
+    docutils.core.publish_string(text, settings_overrides={"warning_stream": said})
+    assert said.getvalue() == ""
+    assert ("2026-01-25" if name == "night" else "``in``") in text
