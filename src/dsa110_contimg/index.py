@@ -430,6 +430,9 @@ def build_index(results: Path, out: Path, rebuild: bool = False) -> dict[str, in
             for night in {*changed, *(set(old) - set(states))}:
                 _forget(db, night)
             _fill(db, results, changed)
+            if old:
+                db.execute(_FORGET_SOURCES)
+            _variability(db, results / "lightcurves")
             _insert(db, "folders", ({"night": n, "fingerprint": states[n]} for n in changed))
             _facts(db, results)
             if not old:
@@ -443,6 +446,13 @@ def build_index(results: Path, out: Path, rebuild: bool = False) -> dict[str, in
             return {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
         finally:
             db.close()
+
+
+#: Sources whose measurements are all gone; needs the index on measurements to be quick.
+_FORGET_SOURCES = """
+DELETE FROM sources WHERE NOT EXISTS
+  (SELECT 1 FROM measurements WHERE measurements.source_id = sources.source_id)
+"""
 
 
 def _nights(results: Path) -> list[Path]:
@@ -511,7 +521,7 @@ def _document(db: sqlite3.Connection) -> None:
 
 
 def _fill(db: sqlite3.Connection, results: Path, changed: list[str]) -> None:
-    """Insert the rows of some nights, and what depends on all of them."""
+    """Insert the rows of some nights, and what follows from them."""
     known = {row[0] for row in db.execute("SELECT source_id FROM sources")}
     for night in changed:
         if night != "lightcurves":
@@ -520,8 +530,6 @@ def _fill(db: sqlite3.Connection, results: Path, changed: list[str]) -> None:
         _insert(db, "products", [product])
         _insert(db, "inputs", inputs)
     _absent_calibrations(db)
-    db.execute("DELETE FROM sources WHERE source_id NOT IN (SELECT source_id FROM measurements)")
-    _variability(db, results / "lightcurves")
 
 
 def _judged(folder: Path) -> dict:
