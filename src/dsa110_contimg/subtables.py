@@ -123,6 +123,13 @@ def write_subtables(ms: Path, group: GroupFile, geometry: Geometry, history: lis
         SCHEDULE_TYPE=["drift"],
         TIME_RANGE=span[np.newaxis],
     )
+    # Where pyuvdata looks for the array's position, before it asks the network.
+    with tables.table(f"{ms}::OBSERVATION", readonly=False, ack=False) as observation:
+        location = group.site.itrf_m
+        observation.addcols(
+            tables.makearrcoldesc("TELESCOPE_LOCATION", 0.0, shape=[3], valuetype="double")
+        )
+        observation.putcell("TELESCOPE_LOCATION", 0, location)
     _write(ms, "STATE", 1, SIG=[True], REF=[False], OBS_MODE=["OBSERVE_TARGET.ON_SOURCE"])
     _write(ms, "PROCESSOR", 1, TYPE=["CORRELATOR"], SUB_TYPE=["DSA-110"])
     _write(
