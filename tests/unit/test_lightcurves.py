@@ -1,5 +1,6 @@
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -184,6 +185,15 @@ def test_columns_units_and_lineage(tmp_path):
     assert (
         curves.image_sha256 == curves.epoch.str[-1].astype(int).sub(1).map("{:064d}".format)
     ).all()
+
+
+def test_documented_columns_are_those_of_the_table():
+    text = (Path(__file__).parents[2] / "docs" / "light-curves.md").read_text()
+    rows = [
+        f"| `{name}` | {unit} | {f'`{vast}`' if vast else ''} | {meaning} |"
+        for name, (_, unit, vast, meaning) in DICTIONARY.items()
+    ]
+    assert "\n".join(rows) in text
 
 
 def test_metrics_against_their_formulas():
