@@ -11,6 +11,7 @@ import argparse
 import csv
 import datetime as dt
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -395,11 +396,39 @@ def _failures(night_dir: Path, judged: dict) -> list[dict]:
                 "state": tile["state"],
                 "reasons": tile["reasons"],
                 "log_path": _shown(log),
-                "log": _tail(log),
+                "log": (tail := _tail(log)),
+                "cause": cause(tail),
                 "command": f"./contimg run {target}{again}",
             }
         )
     return out
+
+
+#: What a line of a log means, and what to do about it.
+_CAUSES = (
+    ("No space left on device", "the disk is full: free some space, then repeat"),
+    ("Disk quota exceeded", "the disk quota is used up: free some space, then repeat"),
+    ("MemoryError", "the job ran out of memory: run fewer jobs at a time, or image fewer pixels"),
+    ("Killed", "the job was killed, most likely for want of memory: run fewer jobs at a time"),
+    ("Permission denied", "a file may not be written: check the owner of the results folder"),
+    ("Segmentation fault", "a program crashed: repeat it, and report it if it crashes again"),
+)
+
+
+def cause(log: str) -> str:
+    """Say in plain words why a job stopped, as far as the end of its log tells.
+
+    A line of this package's own (``contimg <step>: ...``) says it already; then come faults of the
+    machine; else it is the last line.
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if re.match(r"contimg [\w-]+: ", line):
+            return line.split(": ", 1)[1]
+    for sign, meaning in _CAUSES:
+        if sign in log:
+            return meaning
+    return lines[-1] if lines else ""
 
 
 def _tail(path: Path) -> str:

@@ -69,6 +69,20 @@ def test_page_tells_the_night(fake, page):
     assert re.search(rf"\./contimg run \S*{ids[4]}\.image\.fits", text)
 
 
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("INFO x\ncontimg image: a.ms: no data; convert it again\nmore", "a.ms: no data; convert"),
+        ("Traceback\nOSError: [Errno 28] No space left on device", "the disk is full"),
+        ("wsclean ...\nKilled\n", "for want of memory"),
+        ("Traceback\n  File\nKeyError: 'qa'\n\n", "KeyError: 'qa'"),
+        ("", ""),
+    ],
+)
+def test_cause_of_a_failure_in_plain_words(log, said):
+    assert said in report.cause(log)
+
+
 def test_only_candidates_are_listed_with_light_curves(fake, page):
     text = page.read_text()
     section = text[text.index('id="candidates"') : text.index('id="timings"')]
