@@ -901,7 +901,9 @@ def trends(nights: list[dict]) -> str | None:
     axes[2].set(ylabel="share", ylim=(-0.05, 1.08))
     for axis in (axes[0], axes[2]):
         axis.legend(ncols=2, loc="best")
-    few = len(days) <= 8
+    day = np.timedelta64(1, "D")
+    axes[2].set_xlim(days.min() - day, days.max() + day)
+    few = np.ptp(days) <= 8 * day
     locator = mdates.DayLocator() if few else mdates.AutoDateLocator(minticks=2, maxticks=10)
     axes[2].xaxis.set_major_locator(locator)
     axes[2].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
