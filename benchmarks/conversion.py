@@ -39,8 +39,8 @@ class Run:
 
 def make_group(folder: Path, n_times: int) -> Path:
     """Write the subbands (noise and one source) and their group file; keep what is there."""
-    from dsa110_contimg.ingest import write_group_file
     from dsa110_contimg.telescope import stations
+    from dsa110_contimg.uvh5 import write_group_file
     from rawfiles import RawGroup, write_group
 
     group = folder / f"group_20260125T215{n_times:03d}.hdf5"

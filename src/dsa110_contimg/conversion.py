@@ -613,7 +613,11 @@ def write_pyuvdata(group: GroupFile, ms: Path, geometry: Geometry) -> None:
     from pyuvdata import UVData, utils
 
     with iers.conf.set_temp("auto_download", False):
-        uvd = UVData.from_file(str(group.path), file_type="uvh5", run_check=False)
+        try:
+            uvd = UVData.from_file(str(group.path), file_type="uvh5", run_check=False)
+        except (OSError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{group.path}: pyuvdata cannot read it ({reason})") from None
         finite = np.isfinite(uvd.data_array)
         uvd.data_array[~finite] = 0
         uvd.nsample_array = np.nan_to_num(uvd.nsample_array)
@@ -670,7 +674,7 @@ def convert(
     Parameters
     ----------
     group : Path
-        Group file, from `ingest.write_group_file`.
+        Group file, from `uvh5.write_group_file`.
     target : Path
         Measurement Set to write.
     options, flagging : ConversionOptions, FlaggingOptions

@@ -19,8 +19,8 @@ from casacore.tables import table
 
 from dsa110_contimg import conversion
 from dsa110_contimg.config import ConversionOptions, FlaggingOptions
-from dsa110_contimg.ingest import write_group_file
 from dsa110_contimg.telescope import stations
+from dsa110_contimg.uvh5 import write_group_file
 from rawfiles import RawGroup, meridian_icrs, write_group
 
 SOURCE_OFFSET_DEG = (0.35, -0.25)

@@ -14,8 +14,8 @@ from casacore.tables import table
 from dsa110_contimg import conversion, telescope
 from dsa110_contimg.config import ConversionOptions, FlaggingOptions
 from dsa110_contimg.errors import DataError
-from dsa110_contimg.ingest import write_group_file
 from dsa110_contimg.products import read_sidecar
+from dsa110_contimg.uvh5 import write_group_file
 from rawfiles import RawGroup, directions, enu, meridian_icrs, visibilities, write_group
 
 NO_FLAGGING = FlaggingOptions(engine="none", clip_amplitude=100.0, mad_sigma=1000.0)

@@ -23,6 +23,7 @@ from dsa110_contimg.errors import ConfigError, DataError
 from dsa110_contimg.ingest import Inventory, SubbandFile, group_files, take_inventory
 from dsa110_contimg.products import group_id
 from dsa110_contimg.telescope import TILE_S
+from dsa110_contimg.uvh5 import write_group_file
 from rawfiles import RawGroup, file_name, meridian_icrs, visibilities, write_group, write_subband
 
 DAY = 86400.0
@@ -293,7 +294,7 @@ def make_group(incoming: Path, folder: Path, subbands=range(16)) -> Path:
     files = [p for p in sorted(incoming.iterdir()) if int(p.name[-7:-5]) in subbands]
     random.Random(1).shuffle(files)
     target = folder / "group_20260125T215339.hdf5"
-    ingest.write_group_file(target, files)
+    write_group_file(target, files)
     return target
 
 
@@ -313,7 +314,7 @@ def test_group_file_reads_as_one_uvh5(incoming, tmp_path):
 def test_group_file_holds_the_subbands_data(tmp_path):
     raw = replace(SMALL, sources=[(336.0, 15.8, 1.0)])
     files = write_group(tmp_path / "in", raw)
-    ingest.write_group_file(tmp_path / "group_20260125T215339.hdf5", files)
+    write_group_file(tmp_path / "group_20260125T215339.hdf5", files)
     uvd = UVData.from_file(str(tmp_path / "group_20260125T215339.hdf5"), file_type="uvh5")
     for sb in (0, 7, 15):
         found = uvd.data_array[:, sb * 4 : (sb + 1) * 4, 1].reshape(3, -1, 4)
@@ -333,7 +334,7 @@ def test_absent_subbands_read_as_flagged(incoming, tmp_path):
 def test_group_file_survives_a_move_of_the_whole_tree(tmp_path):
     raw = replace(SMALL, sources=[(336.0, 15.8, 1.0)])
     files = write_group(tmp_path / "here" / "incoming", raw)
-    ingest.write_group_file(tmp_path / "here/results/nights/group_20260125T215339.hdf5", files)
+    write_group_file(tmp_path / "here/results/nights/group_20260125T215339.hdf5", files)
     (tmp_path / "here").rename(tmp_path / "there")
     with h5py.File(tmp_path / "there/results/nights/group_20260125T215339.hdf5") as group:
         assert np.abs(group["Data/visdata"][0]).min() > 0.99
@@ -351,7 +352,7 @@ def test_group_needs_files_of_one_group(incoming, tmp_path):
     )
     files = [p for p in incoming.iterdir() if "_sb03" not in p.name]
     with pytest.raises(DataError, match="time_array differs") as error:
-        ingest.write_group_file(tmp_path / "group_x.hdf5", [*files, other])
+        write_group_file(tmp_path / "group_x.hdf5", [*files, other])
     one_line(error, other.name)
     assert list(tmp_path.glob("*group_x*")) == []
 
@@ -361,7 +362,7 @@ def test_group_refuses_a_file_under_another_subbands_name(incoming, tmp_path):
     wrong = tmp_path / fifth.name.replace("_sb05", "_sb06")
     shutil.copy(fifth, wrong)
     with pytest.raises(DataError, match="channels") as error:
-        ingest.write_group_file(tmp_path / "group_x.hdf5", [first, wrong])
+        write_group_file(tmp_path / "group_x.hdf5", [first, wrong])
     one_line(error, wrong.name)
 
 
@@ -411,7 +412,7 @@ def test_damaged_files_are_refused_in_one_line(incoming, tmp_path, damage):
     source = sorted(incoming.iterdir())[4]
     bad = damaged(source, tmp_path / source.name, DAMAGES[damage])
     with pytest.raises(DataError) as error:
-        ingest.write_group_file(tmp_path / "group_x.hdf5", [bad])
+        write_group_file(tmp_path / "group_x.hdf5", [bad])
     one_line(error, bad.name)
 
 
@@ -428,7 +429,7 @@ def test_a_missing_header_item_is_refused_or_not_needed(incoming, tmp_path):
         bad = damaged(source, tmp_path / source.name, lambda f, i=item: f["Header"].__delitem__(i))
         target = tmp_path / "group_x.hdf5"
         try:
-            ingest.write_group_file(target, [bad])
+            write_group_file(target, [bad])
         except DataError as error:
             assert "\n" not in str(error)
             assert bad.name in str(error)
@@ -449,7 +450,7 @@ def test_a_file_truncated_anywhere_is_refused(incoming, tmp_path):
         (record_,) = ingest.scan(tmp_path)
         assert record_.reason
         with pytest.raises(DataError) as error:
-            ingest.write_group_file(tmp_path / "group_x.hdf5", [bad])
+            write_group_file(tmp_path / "group_x.hdf5", [bad])
         one_line(error, bad.name)
 
 
