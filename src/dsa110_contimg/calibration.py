@@ -150,7 +150,11 @@ def choose_reference(antennas: Mapping[str, float]) -> list[str]:
 
 
 def judge_solution(
-    solutions: Mapping[str, Solution | None], sidecar: Sidecar, *, subbands: int = 16
+    solutions: Mapping[str, Solution | None],
+    sidecar: Sidecar,
+    *,
+    normalised: bool = True,
+    subbands: int = 16,
 ) -> dict[str, Any]:
     """Judge a calibration, and return its figures.
 
@@ -163,6 +167,8 @@ def judge_solution(
         ``kcal``, ``bcal``, ``gcal`` to solutions, None for one that was not found.
     sidecar : Sidecar
         Its verdict is lowered where a gate is missed.
+    normalised : bool
+        Whether the bandpass should have amplitudes near 1 (in quick mode it carries the scale).
     subbands : int
         Subbands in the band.
     """
@@ -192,6 +198,9 @@ def judge_solution(
         sidecar.fail(f"only {len(solved)} antennas have solutions, fewer than {LEAST_ANTENNAS}")
     if len(solved):
         _judge_bandpass(bandpass, solved, sidecar, figures, subbands)
+        low, high = BANDPASS_AMPLITUDE
+        if normalised and not low <= figures["bandpass_amplitude_mean"] <= high:
+            sidecar.warn(f"mean bandpass amplitude is {figures['bandpass_amplitude_mean']:.3g}")
         _judge_delays(delay, solved, sidecar, figures)
         good = ~gain.flags
         figures["gain_amplitude_median"] = float(np.median(np.abs(gain.values[good])))
@@ -217,9 +226,6 @@ def _judge_bandpass(
     values, flags = bandpass.values[rows], bandpass.flags[rows]
     amplitude = np.abs(values[~flags])
     figures["bandpass_amplitude_mean"] = float(amplitude.mean())
-    low, high = BANDPASS_AMPLITUDE
-    if not low <= figures["bandpass_amplitude_mean"] <= high:
-        sidecar.warn(f"mean bandpass amplitude is {figures['bandpass_amplitude_mean']:.3g}")
     phase = np.rad2deg(np.angle(values[~flags]))
     figures["bandpass_phase_scatter_deg"] = float(np.std(phase))
     if figures["bandpass_phase_scatter_deg"] > PHASE_SCATTER_DEG:
@@ -464,6 +470,11 @@ def _judge_field(summary: dict, options: CalibrationOptions, sidecar: Sidecar) -
         "freq_hz": summary["freq_hz"],
         "n_channels": summary["n_channels"],
     }
+    if summary["apparent_jy"] < options.min_flux_jy / 2:  # the mean over the tile, not at transit
+        sidecar.fail(
+            f"the calibrator's apparent flux is {summary['apparent_jy']:.3g} Jy: "
+            f"it does not transit in this tile"
+        )
     if summary["share"] < options.min_field_share:
         sidecar.fail(
             f"the calibrator has {summary['share']:.0%} of the field's apparent flux, "
@@ -490,7 +501,9 @@ def _solve_and_judge(
         solved = solve(casa, copy, folder, reference, options)
         sidecar.timings_s["solve"] = time.monotonic() - started
         solutions = {kind: read_solution(table) for kind, table in solved.items()}
-        sidecar.qa |= judge_solution({k: solutions.get(k) for k in KINDS}, sidecar)
+        sidecar.qa |= judge_solution(
+            {k: solutions.get(k) for k in KINDS}, sidecar, normalised=options.mode != "quick"
+        )
         if all(solutions.get(k) is not None for k in KINDS):
             _judge_timeline(solutions.get("timeline"), sidecar)
             _judge_corrected(copy, {k: solutions[k] for k in KINDS}, options, sidecar)

@@ -2,8 +2,8 @@
  AOFlagger strategy for one DSA-110 tile: 24 integrations of 12.9 s, up to 768 channels of 244 kHz.
 
  What differs from a general strategy, and why:
- * A tile is short. The smooth background keeps its full time resolution and spans the whole tile, so
-   that the drift of sources through the beam (smooth over minutes) is not taken for interference.
+ * A tile is short. The smooth background keeps its full time resolution, so that the drift of
+   sources through the beam (smooth over minutes) is not taken for interference.
  * Samples that are already flagged (absent subbands, zeros, dead antennas) are left out of every
    statistic, and stay flagged.
  * The edges of the subbands fall by a third, on a strong source by many times the noise. The shape
@@ -24,11 +24,11 @@ end
 
 function execute(input)
   local base_threshold = 1.2            -- sensitivity of the last iteration
-  local iteration_count = 4             -- each iteration is more sensitive than the one before ...
+  local iteration_count = 3             -- each iteration is more sensitive than the one before ...
   local threshold_factor_step = 2.0     -- ... by this factor
   local transient_threshold_factor = 0.8 -- broad-band bursts: more sensitive in frequency direction
-  local time_window = window(21, #input:get_times())
-  local channel_window = window(31, #input:get_frequencies())
+  local time_window = window(11, #input:get_times())
+  local channel_window = window(21, #input:get_frequencies())
 
   if passband_file ~= nil then
     aoflagger.apply_bandpass(input, passband_file)
