@@ -256,7 +256,7 @@ def _full_header(path: Path) -> dict:
             kinds = {name: data[name].dtype for name in ("visdata", "flags", "nsamples")}
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    except (KeyError, OSError, RuntimeError) as error:
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: unreadable header ({_first_line(error)})") from None
     missing = [name for name in (*_SHARED, "uvw_array", "freq_array") if name not in header]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -321,6 +322,30 @@ def test_scratch_folder(small, tmp_path):
     assert list(scratch.iterdir()) == []
     with table(str(target), ack=False) as main:
         assert main.nrows() == 12
+
+
+def test_random_bytes_are_refused_in_one_line_or_convert(small, tmp_path):
+    group, files = small
+    whole = files[1].read_bytes()
+    rng = random.Random(7)
+    ends = set()
+    for _ in range(40):
+        changed = bytearray(whole)
+        for _ in range(rng.choice((1, 3, 10))):
+            changed[rng.randrange(len(whole))] = rng.randrange(256)
+        files[1].write_bytes(changed)
+        target = tmp_path / "out.ms"
+        try:
+            write_group_file(group, files)
+            conversion.convert(group, target, ConversionOptions(), NO_FLAGGING)
+            with table(str(target), ack=False) as main:
+                assert np.isfinite(main.getcol("DATA")).all()
+            ends.add("converted")
+        except DataError as error:
+            assert "\n" not in str(error)
+            assert "_sb" in str(error)
+            ends.add("refused")
+    assert ends == {"converted", "refused"}
 
 
 def test_auto_takes_the_reference_for_two_subbands(tmp_path):
