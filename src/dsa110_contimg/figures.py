@@ -941,7 +941,7 @@ def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
         interpolation="nearest",
     )
     short, title = labels(names)
-    ticks_y = list(range(0, len(names), max(1, len(names) // 24)))
+    ticks_y = list(range(0, len(names), max(1, len(names) // 14)))
     axis.set_yticks(ticks_y, [short[i] for i in ticks_y])
     ticks_x = list(range(0, len(solutions), max(1, len(solutions) // 10)))
     axis.set_xticks(ticks_x, [solutions[i][0][:8] for i in ticks_x])

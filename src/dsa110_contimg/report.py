@@ -112,6 +112,7 @@ def field(value: Any, name: str) -> str:
 _UNITS = {"jy": "Jy", "mjy": "mJy", "deg": "deg", "deg2": "deg²", "arcsec": "arcsec", "hz": "Hz"}
 _UNITS |= {"s": "s", "ns": "ns"}
 _WORDS = {"kcal": "delay", "bcal": "bandpass", "gcal": "gain", "snr": "S/N", "ra": "RA"}
+_WORDS |= {"meas": "measurements", "wavg": "mean", "err": "error", "eta": "η", "v": "V"}
 _WORDS |= {"rms": "rms", "pa": "PA", "dec": "Dec", "refant": "reference antenna", "mjd": "MJD"}
 
 
@@ -447,6 +448,13 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+#: What the table of candidates shows; the rest is in ``candidates.csv`` and on the source's page.
+_CANDIDATE_COLUMNS = (
+    *("rank", "name", "ra_deg", "dec_deg", "n_meas", "wavg_flux_jy", "eta", "v", "vs_max"),
+    *("log10_false_alarm", "template", "template_amplitude", "template_mjd"),
+)
+
+
 def _candidates(folder: Path | None, night_dir: Path) -> dict[str, Any]:
     """Return the candidates with light curves and cut-outs, and the plane of all sources."""
     nothing = {
@@ -466,9 +474,10 @@ def _candidates(folder: Path | None, night_dir: Path) -> dict[str, Any]:
     plot = figures.variability_plane(
         everything, limits.get("eta_threshold", 2.5), limits.get("v_threshold", 0.1)
     )
+    known = list(listed[0]) if listed else []
     columns = [
         {"name": name, "numeric": any(is_number(r[name]) for r in listed)}
-        for name in (listed[0] if listed else {})
+        for name in [n for n in _CANDIDATE_COLUMNS if n in known] or known
     ]
     rows = [
         {
