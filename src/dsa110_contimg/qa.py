@@ -308,6 +308,15 @@ def judge_tile(
         tile["rms_jy"] / tile["thermal_jy"] if tile["rms_jy"] and tile["thermal_jy"] else None
     )
     flags = dig(sidecars.get("ms"), "qa", "flags") or {}
+    tile["n_channels"] = len(flags.get("by_channel") or []) or None
+    tile["n_antennas"] = len(flags.get("by_antenna") or []) or None
+    times = dig(sidecars.get("ms"), "qa", "pointing", "time_mjd") or []
+    if len(times) > 1:
+        tile["n_integrations"] = len(times)
+        span = (times[-1] - times[0]) * 86400
+        tile["duration_s"] = round(span * len(times) / (len(times) - 1), 3)
+    else:
+        tile["duration_s"] = _number((listed or {}).get("duration_s"))
     tile["dead_antennas"] = sorted(
         {*flags.get("absent_antennas", []), *flags.get("dead_antennas", [])}
     )
@@ -451,21 +460,21 @@ def _timings(tiles: list, found: Mapping) -> dict[str, Any]:
     for content in (*found["mosaics"].values(), found["photometry"] or {}):
         if content.get("timings_s"):
             by_step.setdefault(f"{content['step']} (night)", []).append(sum(_seconds(content)))
-    per_tile = [
-        sum(s for step, s in t["seconds"].items() if step != "calibrate")
-        for t in tiles
-        if t["seconds"] and t["state"] in ("pass", "warn", "fail")
+    done = [t for t in tiles if t["seconds"] and t["state"] in ("pass", "warn", "fail")]
+    spent = [sum(s for step, s in t["seconds"].items() if step != "calibrate") for t in done]
+    factors = [
+        t["duration_s"] / s for t, s in zip(done, spent, strict=True) if t["duration_s"] and s
     ]
-    median = statistics.median(per_tile) if per_tile else None
+    durations = [t["duration_s"] for t in done if t["duration_s"]]
     return {
         "steps": {
             step: {"n": len(s), "median_s": statistics.median(s), "total_s": sum(s)}
             for step, s in by_step.items()
             if s
         },
-        "tile_median_s": median,
-        "tile_duration_s": TILE_S,
-        "real_time_factor": TILE_S / median if median else None,
+        "tile_median_s": statistics.median(spent) if spent else None,
+        "tile_duration_s": statistics.median(durations) if durations else TILE_S,
+        "real_time_factor": statistics.median(factors) if factors else None,
     }
 
 

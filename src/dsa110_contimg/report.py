@@ -24,7 +24,7 @@ from . import __version__, figures
 from .errors import DataError
 from .products import Layout, Sidecar, replacing, write_text
 from .qa import dig, judge_night, load_night, night_rows, read_json
-from .telescope import TILE_S
+from .telescope import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, stations
 
 __all__ = ["build_night"]
 
@@ -451,7 +451,7 @@ def _shown(path: Path) -> str:
 #: What the table of candidates shows; the rest is in ``candidates.csv`` and on the source's page.
 _CANDIDATE_COLUMNS = (
     *("rank", "name", "ra_deg", "dec_deg", "n_meas", "wavg_flux_jy", "eta", "v", "vs_max"),
-    *("log10_false_alarm", "template", "template_amplitude", "template_mjd"),
+    *("log10_false_alarm", "template", "template_amplitude"),
 )
 
 
@@ -599,6 +599,7 @@ def _timing(judged: dict) -> dict[str, Any] | None:
             else f": slower than the telescope records it ({1 / factor:.1f} times real time)."
         )
         said += " Times are those the steps measured themselves, one tile after the other."
+        said += _size(judged["tiles"])
     return {
         "words": said,
         "width_s": width,
@@ -613,6 +614,22 @@ def _timing(judged: dict) -> dict[str, Any] | None:
             for i, (step, seconds) in enumerate(parts)
         ],
     }
+
+
+def _size(tiles: list[dict]) -> str:
+    """Say how large the data are where that is not the whole array: times follow from it."""
+    known = [t for t in tiles if t["n_antennas"] and t["n_channels"] and t["n_integrations"]]
+    if not known:
+        return ""
+    size = [max(t[k] for t in known) for k in ("n_antennas", "n_channels", "n_integrations")]
+    whole = (int(stations().active.sum()), N_SUBBANDS * N_CHANNELS_SUBBAND, N_INTEGRATIONS)
+    share = np.prod([n / m for n, m in zip(size, whole, strict=True)])
+    if share > 0.8:
+        return ""
+    return (
+        f" These data are {share:.0%} of the whole array's: {size[0]:.0f} antennas, {size[1]:.0f} "
+        f"channels and {size[2]:.0f} integrations instead of {whole[0]}, {whole[1]} and {whole[2]}."
+    )
 
 
 def _memory(night_dir: Path, night: str) -> dict[str, float]:

@@ -344,7 +344,9 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
             "phase_centre_dec_deg": DEC_DEG,
             "dec_app_deg": DEC_DEG,
             "flags": make_flags(rng),
-            "n_integrations": 24,
+            "pointing": {
+                "time_mjd": [group_mjd(gid) + (k + 0.5) * TILE_S / 24 / 86400 for k in range(24)]
+            },
         },
         30.0,
     )

@@ -34,6 +34,16 @@ def test_a_night_without_faults_is_clean(fake):
     assert judged["counts"]["pass"] == judged["counts"]["groups"] == 9
 
 
+def test_times_are_compared_with_what_was_observed(fake):
+    judged = judge_night(fake.layout.night(fake.nights[0]), fake.inventory)
+    tile = judged["tiles"][2]
+    assert tile["duration_s"] == pytest.approx(309.24, abs=0.01)
+    assert (tile["n_integrations"], tile["n_channels"], tile["n_antennas"]) == (24, 96, 24)
+    # group 0.3, convert 30, apply 8, image 35, photometry 1.5 s
+    assert judged["timings"]["tile_median_s"] == pytest.approx(74.8)
+    assert judged["timings"]["real_time_factor"] == pytest.approx(309.24 / 74.8, rel=1e-4)
+
+
 def test_every_fault_is_told_apart_and_named(fake):
     night = fake.nights[1]
     ids = fake.groups[night]

@@ -60,6 +60,8 @@ def test_page_tells_the_night(fake, page):
         "3C454.3",
         fake.variable,
         "empty file",
+        "4.1 times faster than the telescope",
+        "24 antennas, 96 channels and 24 integrations instead of 96, 768 and 24",
     ):
         assert words in text, words
     assert all(f'id="t{g}"' in text for g in ids)
