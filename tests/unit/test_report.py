@@ -271,3 +271,31 @@ def test_captions_of_the_workflow_report_are_valid(name):
     docutils.core.publish_string(text, settings_overrides={"warning_stream": said})
     assert said.getvalue() == ""
     assert ("2026-01-25" if name == "night" else "``in``") in text
+
+
+def test_a_night_of_blank_images_and_failed_calibration_has_a_page(fake, tmp_path):
+    from astropy.io import fits
+
+    night = fake.nights[0]
+    copy = tmp_path / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    for image in (*copy.glob("groups/*/*.image.fits"), copy / "mosaic.fits"):
+        with fits.open(image, mode="update") as hdus:
+            hdus[0].data[:] = np.nan
+    for card in (*copy.glob("groups/*/*.image.fits.json"), copy / "mosaic.fits.json"):
+        content = json.loads(card.read_text())
+        content |= {"verdict": "fail", "reasons": ["every visibility is flagged"], "qa": {}}
+        card.write_text(json.dumps(content))
+    for table in copy.glob("groups/*/*.?cal"):
+        shutil.rmtree(table)
+        table.mkdir()
+        (table / "NO_SOLUTION").write_text("no solution\n")
+    for table in copy.rglob("*photometry.csv"):
+        rows = table.read_text().splitlines()[:1]
+        table.write_text("\n".join(rows) + "\n")
+    (copy / "qa.json").unlink()
+    text = report.build_night(copy)
+    assert 'class="verdict failed"' in text
+    assert "none of 9 tiles gave a usable image" in text
+    assert text.count(".bcal could not be drawn") == 1
+    assert "every visibility is flagged" in text
