@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from .calfigures import plot_calibration
 from .catalogs import Calibrator, find_calibrator
 from .config import CalibrationOptions, add_options, from_args
 from .errors import DataError
@@ -368,6 +369,8 @@ def calibrate(
 ) -> Sidecar:
     """Solve a calibration and write ``prefix.kcal``, ``.bcal``, ``.gcal`` with their sidecars.
 
+    A figure of all antennas, ``prefix.calibration.png``, is written beside them.
+
     Parameters
     ----------
     ms : Path
@@ -415,7 +418,10 @@ def calibrate(
         else:
             summary = _make_copy(ms, copy, sidecar, options, calibrators, catalog)
             _judge_field(summary, options, sidecar)
-            solved = _solve_and_judge(casa_session, copy, Path(scratch), summary, sidecar, options)
+            figure = Path(f"{Path(prefix).absolute()}.calibration.png")
+            solved = _solve_and_judge(
+                casa_session, copy, Path(scratch), summary, sidecar, options, figure
+            )
         with _replacing_all(Path(prefix)) as targets:
             for kind, target in targets.items():
                 if kind in solved:
@@ -489,6 +495,7 @@ def _solve_and_judge(
     summary: dict,
     sidecar: Sidecar,
     options: CalibrationOptions,
+    figure: Path,
 ) -> dict[str, Path]:
     try:
         reference = choose_reference(summary["antennas"])
@@ -507,6 +514,12 @@ def _solve_and_judge(
         if all(solutions.get(k) is not None for k in KINDS):
             _judge_timeline(solutions.get("timeline"), sidecar)
             _judge_corrected(copy, {k: solutions[k] for k in KINDS}, options, sidecar)
+            plot_calibration(
+                figure,
+                solutions,
+                np.linspace(*summary["freq_hz"], summary["n_channels"]),
+                f"{sidecar.qa['calibrator']}, {sidecar.qa['group']}: {sidecar.verdict}",
+            )
     return {kind: solved[kind] for kind in KINDS if kind in solved}
 
 
@@ -518,7 +531,10 @@ def _judge_timeline(timeline: Solution | None, sidecar: Sidecar) -> None:
     phase, amplitude = np.rad2deg(np.angle(values)), np.abs(values)
     mine = [timeline.antenna == a for a in timeline.present]
     sidecar.qa["phase_drift_deg"] = float(np.median([np.nanstd(phase[m]) for m in mine]))
-    sidecar.qa["amplitude_drift"] = float(np.median([np.nanstd(amplitude[m]) for m in mine]))
+    # Relative, for subband averages have another bandpass than the channel at their centre.
+    sidecar.qa["amplitude_drift"] = float(
+        np.median([np.nanstd(amplitude[m]) / np.nanmean(amplitude[m]) for m in mine])
+    )
 
 
 def _judge_corrected(
