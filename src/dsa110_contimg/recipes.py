@@ -42,7 +42,7 @@ class Recipe:
     uvmin_lambda
         Shortest baseline.
     extra : tuple of (str, str)
-        WSClean options put over all others.
+        WSClean options put over all others; other imagers pass them over.
     """
 
     size_px: int
@@ -81,6 +81,7 @@ PRESETS = {
         seed_jy=0.1,
         seed_most=10,
         mask_radius_arcsec=60.0,
+        extra=(("wgridder-accuracy", "1e-3"),),
     ),
     "standard": Recipe(
         size_px=2400,
@@ -122,7 +123,9 @@ def resolve(options: ImagingOptions) -> Recipe:
         for field in fields(Recipe)
         if (value := getattr(options, field.name, None)) is not None
     }
-    resolved = replace(PRESETS[options.preset], **given, extra=tuple(options.wsclean.items()))
+    preset = PRESETS[options.preset]
+    extra = dict(preset.extra) | options.wsclean
+    resolved = replace(preset, **given, extra=tuple(extra.items()))
     if resolved.spectral_terms == 1:
         return replace(resolved, channels_out=1)
     return replace(resolved, channels_out=max(resolved.channels_out, 2 * resolved.spectral_terms))
