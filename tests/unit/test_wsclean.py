@@ -121,3 +121,17 @@ def test_watch_knows_units():
     assert watch("Initial peak: 1.1 Jy at 1,1") is None
     assert "1.9 Jy after 0.9 Jy" in watch("Initial peak: 1.9 Jy at 1,1")
     assert math.isclose(wsclean._UNITS["µ"], 1e-6)
+
+
+def test_presets_extra_options_yield_to_the_users():
+    quick = recipes.resolve(ImagingOptions(preset="quick"))
+    assert arguments(wsclean.command(quick, "a.ms", "x/t"), "wgridder-accuracy") == ["1e-3"]
+    finer = ImagingOptions(preset="quick", wsclean={"wgridder-accuracy": "1e-5", "mem": "20"})
+    line = wsclean.command(recipes.resolve(finer), "a.ms", "x/t")
+    assert arguments(line, "wgridder-accuracy") == ["1e-5"]
+    assert arguments(line, "mem") == ["20"]
+
+
+def test_mask_goes_to_the_imager():
+    line = wsclean.command(recipes.resolve(ImagingOptions()), "a.ms", "x/t", mask="x/mask.fits")
+    assert arguments(line, "fits-mask") == ["x/mask.fits"]
