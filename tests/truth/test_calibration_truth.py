@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from dsa110_contimg import correlator, simulation
+from dsa110_contimg import catalogs, correlator, simulation, skymodel
 from dsa110_contimg.beam import airy_power, separation_rad
 from dsa110_contimg.calibration import KINDS, Solution, total_gain
 from dsa110_contimg.products import read_sidecar
@@ -228,6 +228,29 @@ def test_interference_is_flagged_and_little_else(tile):
     assert (strength > 5 * sigma).mean() > 0.005  # the test has something to find
     assert found[strength > 5 * sigma].mean() > 0.95
     assert found[strength == 0].mean() < 0.02
+
+
+def test_flagging_does_not_bias_the_flux(tile, tmp_path):
+    """Data that flags left, over the true gains, against the model of the field."""
+    from casacore.tables import table as open_table
+
+    truth, group, folder = tile
+    copy = tmp_path / "copy.ms"
+    skymodel.write_working_copy(
+        folder / f"{group}.ms",
+        copy,
+        catalogs.find_calibrator("3C48"),
+        catalogs.read_catalog(truth.folder / "catalog.csv"),
+        uvmin_klambda=1.0,
+    )
+    gains, _ = ascending_gains(truth, group)
+    gains[list(truth.dead)] = np.nan
+    with open_table(str(copy), ack=False) as t:
+        data, model, flags = t.getcol("DATA"), t.getcol("MODEL_DATA"), t.getcol("FLAG")
+        pair = gains[t.getcol("ANTENNA1")] * gains[t.getcol("ANTENNA2")].conj()
+    good = ~flags & np.isfinite(pair)
+    ratio = np.sum((data / pair * model.conj())[good].real) / np.sum(np.abs(model[good]) ** 2)
+    assert ratio == pytest.approx(1, abs=0.005)
 
 
 def test_input_is_not_touched_by_calibrate_and_apply(tile):
