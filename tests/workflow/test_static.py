@@ -1,5 +1,6 @@
 """Formatting, lint, and agreement of files that repeat each other."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from dsa110_contimg import planning
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -68,3 +71,42 @@ def test_direct_dependencies_are_locked_and_explained():
 
 def test_bash_launcher_parses():
     run("bash", "-n", "contimg")
+
+
+#: Where the distribution's name is not the module's.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "astropy_healpix": "astropy-healpix",
+    "casacore": "python-casacore",
+    "erfa": "pyerfa",
+    "radio_beam": "radio-beam",
+    "yaml": "pyyaml",
+}
+
+
+def third_party(module):
+    """Return the distributions that a step's own modules import."""
+    names = set()
+    for name in planning._closure(module) | {"products", "config", "external", "cli"}:
+        tree = ast.parse((REPO / f"src/dsa110_contimg/{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return {DISTRIBUTIONS.get(n, n) for n in names - sys.stdlib_module_names}
+
+
+def rules():
+    """Yield rule, module of its step, and environment."""
+    for path in sorted((REPO / "workflow/rules").glob("*.smk")):
+        for text in re.split(r"^rule ", path.read_text(), flags=re.M)[1:]:
+            environment = re.search(r"envs/(\w+\.yaml)", text)[1]
+            yield text.split(":")[0], re.search(r'code\("(\w+)"\)', text)[1], environment
+
+
+@pytest.mark.parametrize(("rule", "module", "environment"), list(rules()))
+def test_a_rules_environment_has_what_its_step_imports(rule, module, environment):
+    content = yaml.safe_load((REPO / "workflow/envs" / environment).read_text())
+    (pip,) = (d["pip"] for d in content["dependencies"] if isinstance(d, dict))
+    assert third_party(module) <= {pin.split("==")[0] for pin in pip}, rule
