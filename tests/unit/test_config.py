@@ -31,7 +31,7 @@ def test_wrong_configuration(values, message):
 
 
 def test_two_mistakes_are_both_named():
-    with pytest.raises(ConfigError, match="incomin.*resultz"):
+    with pytest.raises(ConfigError, match=r"incomin.*resultz"):
         config.load_config({"incomin": "x", "resultz": "y"})
 
 

@@ -20,7 +20,7 @@ def test_output_and_time_are_returned(capfd):
 
 
 def test_failure_names_the_last_line():
-    with pytest.raises(ToolError, match="exit status 3.*went wrong"):
+    with pytest.raises(ToolError, match=r"exit status 3.*went wrong"):
         run_tool([PYTHON, "-c", "print('went wrong'); raise SystemExit(3)"], timeout_s=20)
 
 

@@ -41,7 +41,8 @@ def test_a_name_without_group_is_refused():
 
 
 def test_companions():
-    assert products.companion("a/20260125T222605.image.fits", "pb").name == "20260125T222605.pb.fits"
+    tile = "20260125T222605"
+    assert products.companion(f"a/{tile}.image.fits", "pb").name == f"{tile}.pb.fits"
     assert products.companion("a/mosaic_03.fits", "rms").name == "mosaic_03.rms.fits"
 
 
