@@ -20,7 +20,7 @@ from astropy.io import fits
 from astropy.time import Time
 from astropy.wcs import WCS
 from reproject import reproject_interp
-from scipy import fft, ndimage
+from scipy import fft, ndimage, optimize
 from scipy.interpolate import RectBivariateSpline
 
 from . import __version__
@@ -294,24 +294,33 @@ def common_beam(beams: list[tuple[float, float, float]]) -> tuple[float, float, 
     first = _covariance(beams[0])
     if all(np.abs(_covariance(b) - first).max() < 2 * SAME_BEAM * first.max() for b in beams):
         return beams[0]
-    import astropy.units as u
-    from radio_beam import Beams
-    from radio_beam.utils import BeamError
+    covariances = np.array([_covariance(b) for b in beams])
 
-    major, minor, angle = np.transpose(beams)
-    try:
-        beam = Beams(major * u.deg, minor * u.deg, angle * u.deg).common_beam()
-    except BeamError:  # its search did not converge; a round beam always does
-        return (float(major.max()),) * 2 + (0.0,)
-    # The search ends a little inside: grow it until nothing would have to be sharpened.
-    common = tuple(float(a.to_value(u.deg)) for a in (beam.major, beam.minor, beam.pa))
-    while any(_least(_covariance(common) - _covariance(b)) < 0 for b in beams):
-        common = (common[0] * 1.0005, common[1] * 1.0005, common[2])
-    return common
+    def beam_of(shape: np.ndarray) -> tuple[float, float, float]:
+        """Return the beam of one shape (log axis ratio, position angle) that holds all others."""
+        ratio, angle = shape
+        unit = (np.exp(ratio / 2), np.exp(-ratio / 2), np.rad2deg(angle))
+        inverse = np.linalg.inv(_covariance(unit))
+        # It holds C if no eigenvalue of C / (its own) is above 1.
+        scale = np.sqrt(np.linalg.eigvals(inverse @ covariances).real.max()) * (1 + 1e-9)
+        return scale * unit[0], scale * unit[1], unit[2]
 
+    def area(shape: np.ndarray) -> float:
+        major, minor, _ = beam_of(shape)
+        return major * minor
 
-def _least(matrix: np.ndarray) -> float:
-    return float(np.linalg.eigvalsh(matrix)[0])
+    starts = [(np.log(b[0] / b[1]), np.deg2rad(b[2])) for b in (max(beams), min(beams))]
+    starts += [(0.05, angle) for angle in (0.0, np.pi / 3, 2 * np.pi / 3)]
+    found = [
+        optimize.minimize(
+            area, start, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-12}
+        )
+        for start in starts
+    ]
+    major, minor, angle = beam_of(min(found, key=lambda f: f.fun).x)
+    if major < minor:
+        major, minor, angle = minor, major, angle + 90
+    return float(major), float(minor), float((angle + 90) % 180 - 90)
 
 
 def _covariance(beam_deg) -> np.ndarray:
@@ -713,7 +722,7 @@ def main(args: argparse.Namespace) -> None:
     """Make a mosaic and write its sidecar."""
     options: MosaicOptions = from_args(args, MosaicOptions)
     sidecar = make(args.images, args.output, options)
-    sidecar.write(args.output, ("numpy", "scipy", "astropy", "reproject", "radio-beam"))
+    sidecar.write(args.output, ("numpy", "scipy", "astropy", "reproject"))
     for entry in sidecar.qa["left_out"]:
         print(f"left out {entry['tile']}: {entry['reason']}")
     print(f"{args.output}: {sidecar.qa['n_tiles']} tiles, {sidecar.verdict}")

@@ -171,6 +171,28 @@ def test_tiles_of_different_beams(tmp_path):
     assert record["qa"]["rms_over_predicted"] == pytest.approx(1, abs=0.1)
 
 
+def test_common_beam_holds_all_and_is_the_smallest():
+    one, other = (2.0, 1.0, 20.0), (2.0, 1.0, 110.0)
+    assert mosaic.common_beam([one, other])[:2] == pytest.approx((2, 2), rel=1e-4)
+    assert mosaic.common_beam([one, (2.1, 1.2, 20.0)]) == pytest.approx((2.1, 1.2, 20.0), rel=1e-4)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        beams = [(rng.uniform(1.5, 2), rng.uniform(1, 1.5), rng.uniform(-90, 90)) for _ in range(6)]
+        common = mosaic.common_beam(beams)
+        for beam in beams:
+            spare = mosaic._covariance(common) - mosaic._covariance(beam)
+            assert np.linalg.eigvalsh(spare)[0] >= 0
+        # By brute force: of all shapes on a grid, the smallest that holds them.
+        least = np.inf
+        for ratio in np.linspace(1, 2, 41):
+            for angle in np.arange(-90, 90, 3):
+                inverse = np.linalg.inv(mosaic._covariance((ratio, 1.0, angle)))
+                scale = max(np.linalg.eigvals(inverse @ mosaic._covariance(b)).max() for b in beams)
+                least = min(least, scale * ratio)
+        assert common[0] * common[1] <= least * (1 + 1e-6)
+        assert common[0] * common[1] == pytest.approx(least, rel=0.01)
+
+
 @pytest.mark.parametrize("target", [(200.0, 150.0, 40.0), (180.5, 130.2, 30.0)])
 def test_convolution_against_the_analytic_beam(target):
     """A Gaussian convolved to another beam is that beam, with the same peak."""
