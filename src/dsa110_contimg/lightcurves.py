@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from . import ese
 from .config import LightcurveOptions, add_options, from_args
@@ -300,8 +300,19 @@ def variability(table: pd.DataFrame) -> pd.DataFrame:
     pairs = pd.DataFrame(pairs, columns=["source_id", "vs_max", "vs", "m"]).set_index("source_id")
     out = out.join(pairs)
     dof = (out.n_meas - 1).clip(lower=1)
-    out["log10_false_alarm"] = stats.chi2.logsf(out.eta * dof, dof) / np.log(10)
+    out["log10_false_alarm"] = log10_chi2_sf((out.eta * dof).to_numpy(), dof.to_numpy())
     return out.reset_index()
+
+
+def log10_chi2_sf(chi2: np.ndarray, dof: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the upper tail of chi-squared, where it underflows too.
+
+    Far out the tail is ``(x/2)^(k/2 - 1) exp(-x/2) / Gamma(k/2)`` to a relative error of about k/x.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = stats.chi2.logsf(chi2, dof)
+        far = (dof / 2 - 1) * np.log(chi2 / 2) - chi2 / 2 - special.gammaln(dof / 2)
+    return np.where(np.isneginf(exact), far, exact) / np.log(10)
 
 
 def _chi2(used: pd.DataFrame, flux: pd.Series, error: pd.Series) -> pd.Series:

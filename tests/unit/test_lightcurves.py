@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 from dsa110_contimg import cli
-from dsa110_contimg.lightcurves import DICTIONARY, epoch_scale, pair_metrics, variability
+from dsa110_contimg.lightcurves import (
+    DICTIONARY,
+    epoch_scale,
+    log10_chi2_sf,
+    pair_metrics,
+    variability,
+)
 from dsa110_contimg.photometry import COLUMNS
 from dsa110_contimg.products import Sidecar
 
@@ -218,6 +224,17 @@ def test_metrics_against_their_formulas():
     assert found.vs == pytest.approx(
         vs.flat[np.argmax(np.where(vs >= 4.3, m, -1))] if found.m else 0
     )
+
+
+def test_far_tail_of_chi_squared_does_not_underflow():
+    dof = np.array([1, 2, 29])
+    x = np.array([900.0, 1000.0, 1200.0])
+    exact = stats.chi2.logsf(x, dof) / np.log(10)  # still finite here
+    found = log10_chi2_sf(2 * x, dof)
+    assert np.isfinite(found).all() and (found < 1.9 * exact).all()
+    # Two degrees of freedom: the tail is exp(-x/2) exactly.
+    assert log10_chi2_sf(np.array([1e5]), np.array([2])) == pytest.approx(-5e4 / np.log(10))
+    assert np.isnan(log10_chi2_sf(np.array([np.nan]), np.array([1])))
 
 
 def test_pairs_of_long_and_short_light_curves():
