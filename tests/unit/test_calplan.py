@@ -134,7 +134,7 @@ def test_own_night_before_borrowed_even_on_an_unsteady_calibrator():
     borrowed, own = at_transit(C48, 60995.2), at_transit(vla, 61000.2)
     target = Tile("20251121T063000", 61000.275, 52.0)
     plan = plan_calibration([borrowed, own, target], [C48, vla], OPTIONS)
-    assert plan.candidates[target.id] == [own.id, borrowed.id]
+    assert plan.candidates[target.id] == [own.id]
 
 
 def test_another_strip_never_serves():
@@ -161,10 +161,16 @@ def test_failed_solution_is_not_used_and_the_next_is():
     assert first.id in plan.refused[target.id]
 
 
-def test_at_most_three_candidates():
-    tiles = [at_transit(C48, 61000.2 + k * DAY) for k in range(6)]
-    plan = plan_calibration(tiles, [C48], OPTIONS)
+def test_at_most_three_candidates_all_of_one_night():
+    calibrators = [
+        catalogs.Calibrator.power_law(f"S{n}", 20.0 + 15 * n, 33.2, 9.0, steady=True, anchor="test")
+        for n in range(5)
+    ]
+    tiles = [at_transit(c, 61000.2 + n / 24) for n, c in enumerate(calibrators)]
+    other_night = at_transit(calibrators[0], 61000.2 + DAY)
+    plan = plan_calibration([*tiles, other_night], calibrators, OPTIONS)
     assert plan.candidates[tiles[0].id] == [t.id for t in tiles[:3]]
+    assert plan.candidates[other_night.id] == [other_night.id]
 
 
 def test_recorded_choice_stays_when_a_nearer_solution_appears():
@@ -172,7 +178,7 @@ def test_recorded_choice_stays_when_a_nearer_solution_appears():
     target = Tile("20251122T030000", 61001.125, 12.0)
     record = {"target": target.id, "candidates": [old.id], "chosen": old.id}
     plan = plan_calibration([old, new, target], [C48], OPTIONS)
-    assert plan.candidates[target.id] == [new.id, old.id]
+    assert plan.candidates[target.id] == [new.id]
     plan = plan_calibration([old, new, target], [C48], OPTIONS, records={target.id: record})
     assert plan.candidates[target.id] == [old.id]
 
