@@ -80,9 +80,9 @@ def plan_calibration(
 
     Within `validity_h` the nearest solution in time serves first, one on a steady calibrator before
     one on any other; then come borrowed ones, up to `borrow_days`. The best one's night gives all
-    candidates. Solutions on another strip, and those that failed, never serve. A group that was calibrated keeps its recorded candidates, so
-    that a solution which appears later changes nothing that is done; the record is void when the
-    solution it chose has failed since.
+    candidates. Solutions on another strip, and those that failed, never serve. A group that was
+    calibrated keeps its recorded candidates, so that a solution which appears later changes nothing
+    that is done; the record is void when the solution it chose has failed since.
 
     Parameters
     ----------
