@@ -69,7 +69,7 @@ def test_fluxes(chain):
     for image in tiles(layout):
         true = true_fluxes(truth, fits.getheader(image)["CRVAL3"])
         rows = bright_inner(image)
-        ratios += list(rows.flux_jy / [true[name] for name in rows.name])
+        ratios += list(rows.flux_jy / [true[name] for name in rows.source_id])
     assert len(ratios) >= 10
     assert np.median(ratios) == pytest.approx(1.0, abs=0.02)
 

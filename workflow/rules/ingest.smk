@@ -12,7 +12,7 @@ rule group:
     benchmark:
         timing_of("group", "{night}", "{group}")
     conda:
-        "../envs/science.yaml"
+        "../envs/conversion.yaml"
     params:
         code=code("ingest"),
     shell:
