@@ -250,7 +250,6 @@ def _image(job: Job, scratch: Path, sidecar: Sidecar, clock: _Clock) -> Imaged |
                 job.catalog,
                 job.beam,
                 job.wcs,
-                job.recipe.size_px,
                 job.recipe.seed_jy,
                 job.recipe.seed_most,
             )

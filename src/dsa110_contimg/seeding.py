@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .beam import TileBeam
-from .telescope import C_M_S
+from .telescope import C_M_S, DISH_DIAMETER_M
 from .weighting import Tile
 
 if TYPE_CHECKING:
@@ -56,10 +56,11 @@ class Seeds:
         return len(self.ra_deg)
 
 
-def choose(
-    catalog: pd.DataFrame, beam: TileBeam, wcs, size_px: int, least_jy: float, most: int
-) -> Seeds:
-    """Choose the apparently brightest catalogue sources in an image.
+def choose(catalog: pd.DataFrame, beam: TileBeam, wcs, least_jy: float, most: int) -> Seeds:
+    """Choose the apparently brightest catalogue sources in the main lobe of the beam.
+
+    The main lobe reaches beyond the image: a source there cannot be cleaned, and its sidelobes
+    would cross the whole image. Beyond the first null the beam is not known well enough.
 
     Parameters
     ----------
@@ -69,8 +70,6 @@ def choose(
         Beam, with the weights of the image.
     wcs : astropy.wcs.WCS
         Celestial coordinates of the image.
-    size_px : int
-        Its size.
     least_jy : float
         Least flux times beam, Jy.
     most : int
@@ -78,8 +77,8 @@ def choose(
     """
     from .catalogs import flux_at
 
-    near = _in_image(catalog, wcs, size_px)
     mean_hz = float((beam.weights * beam.freq_hz).sum() / beam.weights.sum())
+    near = _in_main_lobe(catalog, wcs, mean_hz)
     guess = np.asarray(flux_at(near.flux_jy, near.alpha, mean_hz))
     guess = guess * beam.response(near.ra_deg.to_numpy(), near.dec_deg.to_numpy())
     brightest = np.argsort(-guess)[:most]
@@ -97,6 +96,14 @@ def choose(
         for a, d, spectrum in zip(ra, dec, spectra, strict=True)
     ]
     return Seeds(ra, dec, spectra, np.array(apparent, float))
+
+
+def _in_main_lobe(catalog: pd.DataFrame, wcs, freq_hz: float) -> pd.DataFrame:
+    from .beam import separation_rad
+
+    null_rad = 1.22 * C_M_S / freq_hz / DISH_DIAMETER_M
+    away = separation_rad(*wcs.wcs.crval, catalog.ra_deg, catalog.dec_deg)
+    return catalog[away < null_rad]
 
 
 def _in_image(catalog: pd.DataFrame, wcs, size_px: int) -> pd.DataFrame:
@@ -209,6 +216,8 @@ def add_to_image(
 ) -> np.ndarray:
     """Return the image with the seeds restored: one beam each, at its exact position.
 
+    Seeds outside the image stay out.
+
     Parameters
     ----------
     image : (rows, columns) array
@@ -249,7 +258,7 @@ def add_to_model(model: np.ndarray, seeds: Seeds, wcs) -> np.ndarray:
             (row + 1, column, (1 - right) * up),
             (row + 1, column + 1, right * up),
         ):
-            if r < model.shape[0] and c < model.shape[1]:
+            if 0 <= r < model.shape[0] and 0 <= c < model.shape[1]:
                 model[r, c] += flux * share
     return model
 

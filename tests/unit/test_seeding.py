@@ -55,7 +55,7 @@ def catalog(sky):
 def test_subtraction_leaves_nothing_of_a_known_sky(ms, sky, wcs, beam, tmp_path):
     from casacore.tables import table
 
-    seeds = seeding.choose(catalog(sky), beam, wcs, SIZE, 0.0, 10)
+    seeds = seeding.choose(catalog(sky), beam, wcs, 0.0, 10)
     before = table(str(ms), ack=False).getcol("DATA")
     emptied = seeding.subtract(read_tile(ms), seeds, beam, tmp_path / "copy.ms", threads=2)
     left = table(str(emptied.path), ack=False).getcol("DATA")
@@ -78,23 +78,22 @@ def test_prediction_is_the_fourier_sum(n_chan, uniform):
 
 
 def test_choice_is_by_apparent_flux(sky, wcs, beam):
-    seeds = seeding.choose(catalog(sky), beam, wcs, SIZE, 0.05, 10)
+    seeds = seeding.choose(catalog(sky), beam, wcs, 0.05, 10)
     assert len(seeds) == 3
     assert list(seeds.ra_deg) == list(sky.ra_deg[:3])
     response = beam.response(sky.ra_deg[:3], sky.dec_deg[:3])
     assert seeds.apparent_jy == pytest.approx(sky.flux_jy[:3] * response, rel=1e-5)
-    assert len(seeding.choose(catalog(sky), beam, wcs, SIZE, 0.05, 2)) == 2
-    assert len(seeding.choose(catalog(sky), beam, wcs, 200, 0.05, 10)) == 0  # outside the image
+    assert len(seeding.choose(catalog(sky), beam, wcs, 0.05, 2)) == 2
 
 
 def test_spectra_follow_the_catalogue(sky, wcs, beam):
     table = catalog(sky).assign(alpha=-0.8)
-    seeds = seeding.choose(table, beam, wcs, SIZE, 0.05, 1)
+    seeds = seeding.choose(table, beam, wcs, 0.05, 1)
     assert seeds.spectra_jy[0] == pytest.approx((beam.freq_hz / 1.4e9) ** -0.8)
 
 
 def test_restored_seeds_are_beams_at_their_places(sky, wcs, beam):
-    seeds = seeding.choose(catalog(sky), beam, wcs, SIZE, 0.05, 10)
+    seeds = seeding.choose(catalog(sky), beam, wcs, 0.05, 10)
     image = seeding.add_to_image(
         np.zeros((SIZE, SIZE), np.float32), seeds, (36 / 3600, 18 / 3600, 30.0), wcs
     )
@@ -111,7 +110,7 @@ def test_restored_seeds_are_beams_at_their_places(sky, wcs, beam):
 
 
 def test_model_keeps_flux_and_place(sky, wcs, beam):
-    seeds = seeding.choose(catalog(sky), beam, wcs, SIZE, 0.3, 1)
+    seeds = seeding.choose(catalog(sky), beam, wcs, 0.3, 1)
     model = seeding.add_to_model(np.zeros((SIZE, SIZE), np.float32), seeds, wcs)
     y, x = np.nonzero(model)
     flux = model[y, x]
@@ -129,3 +128,21 @@ def test_mask_is_circles(sky, wcs):
     px, py = place(wcs, sky.ra_deg[1], sky.dec_deg[1])
     assert image[round(py), round(px) + 9] == 1
     assert image[round(py), round(px) + 12] == 0
+
+
+def test_sources_outside_the_image_are_taken_out_but_not_put_back(wcs, beam):
+    centre_ra, centre_dec = wcs.wcs.crval
+    # 1.5 deg south is beyond the image, 2.6 deg within the main lobe, 3.4 deg past its first null.
+    far = pd.DataFrame(
+        {
+            "ra_deg": centre_ra,
+            "dec_deg": centre_dec - np.array([1.5, 2.6, 3.4]),
+            "flux_jy": 100.0,
+            "alpha": 0.0,
+        }
+    )
+    seeds = seeding.choose(far, beam, wcs, 0.001, 10)
+    assert list(centre_dec - seeds.dec_deg) == pytest.approx([1.5, 2.6])
+    blank = np.zeros((SIZE, SIZE), np.float32)
+    assert not seeding.add_to_image(blank, seeds, (0.01, 0.005, 30.0), wcs).any()
+    assert not seeding.add_to_model(blank, seeds, wcs).any()
