@@ -355,18 +355,23 @@ class _Reader:
         self.files: dict[int, h5py.File] = {}
         n_bl, n_chan, n_pol = group.shape
         self.n = n_chan // telescope.N_SUBBANDS
-        shape = (n_bl, self.n, n_pol)
-        # As many axes as in the files: HDF5 is slow between arrays of different rank.
+        # One polarization after the other, as the files' chunks hold them: HDF5 then copies runs of
+        # channels instead of single values, six times faster. As many axes as in the files, for
+        # HDF5 is slow between arrays of different rank.
         self.raw = {
-            "visdata": np.empty((n_bl, 1, self.n, n_pol), np.complex64),
-            "flags": np.empty((n_bl, 1, self.n, n_pol), bool),
-            "nsamples": np.empty((n_bl, 1, self.n, n_pol), np.float32),
+            name: np.empty((n_pol, n_bl, 1, self.n, 1), dtype)
+            for name, dtype in (
+                ("visdata", np.complex64),
+                ("flags", np.bool_),
+                ("nsamples", np.float32),
+            )
         }
+        shape = (n_bl, self.n)
         self.vis = np.empty(shape, np.complex64)
-        self.turns = np.empty(shape[:2])
-        self.whole = np.empty(shape[:2])
-        self.angle = np.empty(shape[:2], np.float32)
-        self.phasor = np.empty((*shape[:2], 1), np.complex64)
+        self.turns = np.empty(shape)
+        self.whole = np.empty(shape)
+        self.angle = np.empty(shape, np.float32)
+        self.phasor = np.empty(shape, np.complex64)
 
     def fill(self, subband: int, k: int) -> None:
         """Put one subband of integration `k` into its buffer."""
@@ -375,7 +380,7 @@ class _Reader:
         channels = _channels(subband, self.n)
         vis = buffer.vis[:, channels][:, ::-1]
         self._rotate(self.delay_s[k], self.freq_hz[subband * self.n : (subband + 1) * self.n], vis)
-        raw, flags, nsamples = (array[:, 0] for array in self.raw.values())
+        raw, flags, nsamples = self.raw.values()
         least, most = nsamples.min(), nsamples.max()
         whole = (
             np.isfinite(raw.sum())  # one value that is not makes the sum so
@@ -383,6 +388,7 @@ class _Reader:
             and not flags.any()
             and least > 0
         )
+        flags, nsamples = (np.moveaxis(x[:, :, 0, :, 0], 0, -1) for x in (flags, nsamples))
         if whole:
             buffer.flags[:, channels] = False
         else:
@@ -403,8 +409,10 @@ class _Reader:
         try:
             if subband not in self.files:
                 self.files[subband] = h5py.File(path, "r", locking=False)
-            for name, array in self.raw.items():
-                self.files[subband]["Data"][name].read_direct(array, np.s_[rows])
+            for name, arrays in self.raw.items():
+                dataset = self.files[subband]["Data"][name]
+                for p, array in enumerate(arrays):
+                    dataset.read_direct(array, np.s_[rows, :, :, p : p + 1])
         except (OSError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{path}: cannot be read ({reason})") from None
@@ -416,16 +424,17 @@ class _Reader:
         the rotation by exp(-2 pi i nu tau) becomes here. Those recorded as (high, low) are
         conjugates already, and their tau has the other sign.
         """
-        np.take(self.raw["visdata"][:, 0], self.row, axis=0, out=self.vis)
-        np.conjugate(self.vis, out=self.vis)
-        self.vis[self.reversed] = self.vis[self.reversed].conj()
         np.multiply(delay_s[:, np.newaxis], freq_hz, out=self.turns)
         np.rint(self.turns, out=self.whole)
         np.subtract(self.turns, self.whole, out=self.angle, casting="same_kind")
         self.angle *= np.float32(2 * np.pi)
-        np.cos(self.angle, out=self.phasor[..., 0].real)
-        np.sin(self.angle, out=self.phasor[..., 0].imag)
-        np.multiply(self.vis, self.phasor, out=out)
+        np.cos(self.angle, out=self.phasor.real)
+        np.sin(self.angle, out=self.phasor.imag)
+        for p, raw in enumerate(self.raw["visdata"][:, :, 0, :, 0]):
+            np.take(raw, self.row, axis=0, out=self.vis, mode="clip")  # the mode without a copy
+            np.conjugate(self.vis, out=self.vis)
+            self.vis[self.reversed] = self.vis[self.reversed].conj()
+            np.multiply(self.vis, self.phasor, out=out[..., p])
 
     def close(self) -> None:
         """Close the files."""
