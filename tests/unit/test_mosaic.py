@@ -314,6 +314,93 @@ def test_result_does_not_depend_on_blocks_or_order(tmp_path, monkeypatch):
         assert np.quantile(difference, 0.99) < 1e-4 and difference.max() < 5e-3
 
 
+def sin_wcs(centre, shape, cell=CELL):
+    """Grid of a given shape (rows, columns) about a direction."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ["RA---SIN", "DEC--SIN"], centre
+    wcs.wcs.cdelt = [-cell / 3600, cell / 3600]
+    wcs.wcs.crpix = [(n + 1) / 2 for n in shape[::-1]]
+    return wcs
+
+
+#: Centre of the mosaic and of the tile: near RA 0, far north, as far off as a section goes, turned.
+PAIRS = [
+    ((0.4, 33.0), (359.1, 33.0)),
+    ((350.0, 33.0), (5.0, 33.0)),
+    ((0.0, 71.0), (325.0, 71.0)),
+    ((190.0, 71.0), (226.0, 70.0)),
+    ((120.0, -2.0), (134.0, -1.0)),
+]
+
+
+@pytest.mark.parametrize(("centre", "tile_centre"), PAIRS)
+@pytest.mark.parametrize(("size", "cell"), [((440, 440), CELL), ((131, 1200), 6.0), ((1, 2), 6.0)])
+def test_pixel_map_against_the_exact_projections(centre, tile_centre, size, cell):
+    """Splines between nodes put every pixel where world coordinates put it."""
+    tile = sin_wcs(tile_centre, size, cell)
+    block = sin_wcs(centre, size, cell)
+    block.wcs.crpix -= np.rint(block.all_world2pix(*tile_centre, 0)) - [s // 2 for s in size[::-1]]
+    rows, columns = (np.arange(n) for n in size)
+    found = mosaic._pixels(block, tile, size, [rows, columns])
+    x, y = tile.all_world2pix(*block.all_pix2world(*np.meshgrid(columns, rows), 0), 0)
+    assert found.shape == (2, *size) and np.isfinite(x).all()
+    assert np.abs(found - [y, x]).max() < 1e-4  # of a pixel
+    assert abs(x[size[0] // 2, size[1] // 2] - size[1] / 2) < 2  # the two do meet
+
+
+def test_pixel_map_beyond_the_projection_is_far_outside():
+    """Where the block reaches behind the tile's hemisphere, its other pixels stay exact."""
+    tile, block = sin_wcs((30.0, 0.0), (200, 200), 600), sin_wcs((115.0, 0.0), (200, 200), 600)
+    where = [np.arange(200)] * 2
+    row, column = mosaic._pixels(block, tile, (200, 200), where)
+    x, y = tile.all_world2pix(*block.all_pix2world(*np.meshgrid(*where[::-1]), 0), 0)
+    seen = np.isfinite(x)
+    assert 0.2 < seen.mean() < 0.9
+    assert np.abs(row - y)[seen].max() < 1e-6 and np.abs(column - x)[seen].max() < 1e-6
+    assert (row[~seen] < -1e5).all()
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_moved_tile_is_that_of_the_reference_library(blank):
+    """Image and footprint as `reproject`, which computes the coordinates of every pixel."""
+    from reproject import reproject_interp
+
+    rng = np.random.default_rng(10)
+    shape = (150, 160)
+    tile, grid = sin_wcs((1.0, 71.0), shape), sin_wcs((358.0, 70.9), (170, 260))
+    image = smooth_noise(shape, 1.0, 3.5, rng).astype(np.float32)
+    clean = np.ones(shape, np.float32)
+    clean[40:60, 70:90] = 0
+    content = image, np.ones_like(image), np.ones_like(image), clean if blank else None
+    rows, columns = slice(3, 168), slice(5, 250)
+    moved, pb, rms, inside = mosaic._reproject(content, tile, grid, rows, columns)
+
+    def reference(data, order):
+        args = (data, tile), grid, (170, 260)
+        return reproject_interp(*args, order=order, roundtrip_coords=False)[0][rows, columns]
+
+    expected = reference(image, "bicubic")
+    covered = np.isfinite(expected)
+    assert 0.3 < covered.mean() < 0.9
+    if blank:
+        covered &= reference(clean, "nearest-neighbor") == 1
+    assert np.array_equal(inside, covered)
+    assert np.abs(moved - expected)[covered].max() < 1e-5
+    assert pb[covered] == pytest.approx(1) and rms[covered] == pytest.approx(1)
+
+
+def test_a_block_of_one_row_is_like_the_row_of_a_larger_one():
+    rng = np.random.default_rng(11)
+    shape = (150, 160)
+    tile, grid = sin_wcs((30.0, 33.0), shape), sin_wcs((30.2, 33.1), shape)
+    image = smooth_noise(shape, 1.0, 3.5, rng).astype(np.float32)
+    content = image, np.ones_like(image), np.ones_like(image), None
+    one = mosaic._reproject(content, tile, grid, slice(70, 71), slice(0, 160))
+    many = mosaic._reproject(content, tile, grid, slice(40, 100), slice(0, 160))
+    for single, plane in zip(one, many, strict=True):
+        assert np.abs(single[0] - 1.0 * plane[30]).max() < 1e-5
+
+
 def test_a_tile_with_a_far_larger_beam_is_left_out(tmp_path):
     rng = np.random.default_rng(8)
     beams = [BEAM, BEAM, (500.0, 300.0, 0.0)]
