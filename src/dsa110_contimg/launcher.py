@@ -240,13 +240,15 @@ def status(args: argparse.Namespace) -> int:
     layout = Layout(config.results)
     for group in plan.inventory.groups:
         done = [name for kind, name in STAGES.items() if layout.group(group.id, kind).exists()]
-        notes = [f"transit of {plan.calibration.transits[group.id]}"] * (
-            group.id in plan.calibration.transits
-        )
-        notes += [plan.calibration.refused[group.id]] * (group.id in plan.calibration.refused)
+        notes = list(group.reasons)
+        if name := plan.calibration.transits.get(group.id):
+            notes.append(f"transit of {name}")
+        if reason := plan.calibration.refused.get(group.id):
+            notes.append(reason)
+        dec = "" if group.dec_app_deg is None else f"{group.dec_app_deg:+.2f}"
         print(
             f"{group.night}  {group.id}  {group.state:<10} {len(group.files):2} subbands  "
-            f"dec {group.dec_app_deg:+6.2f}  {done[-1] if done else '-':<10} {'; '.join(notes)}"
+            f"dec {dec:>6}  {done[-1] if done else '-':<10} {'; '.join(notes)}"
         )
     for file in plan.inventory.rejected:
         print(f"left out: {file['path']}: {file['reason']}")

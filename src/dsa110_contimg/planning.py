@@ -52,15 +52,13 @@ class Plan:
         return [group for group in self.groups if self.calibration.candidates.get(group)]
 
 
-def make_plan(config: Config, inventory: ingest.Inventory | None = None) -> Plan:
-    """Plan the work.
+def make_plan(config: Config) -> Plan:
+    """Plan the work, from the inventory that this process was handed or else from a new one.
 
     Parameters
     ----------
     config : Config
         The validated configuration.
-    inventory : ingest.Inventory, optional
-        A frozen inventory; taken from the incoming folder when absent.
 
     Raises
     ------
@@ -68,6 +66,7 @@ def make_plan(config: Config, inventory: ingest.Inventory | None = None) -> Plan
         If the incoming folder, the catalogue or the calibrator table is missing.
     """
     layout = Layout(config.results)
+    inventory = frozen_inventory()
     if inventory is None:
         check_paths(config)
         inventory = ingest.take_inventory(

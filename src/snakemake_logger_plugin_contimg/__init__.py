@@ -74,7 +74,7 @@ class LogHandler(LogHandlerBase):
             return
         width = len(str(self.total))
         self._print(
-            f"[{self.done:{width}}/{self.total}{self._time_left()}] {rule:<16}{what:<16}"
+            f"[{self.done:{width}}/{self.total}{self._time_left()}] {rule:<17}{what:<16}"
             f"{took:6.1f} s  ({self.rule_done[rule]} of {self.rule_totals.get(rule, '?')})"
         )
 

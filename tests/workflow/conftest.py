@@ -94,13 +94,20 @@ class DagFolder:
         return folder
 
     def snakemake(self, *options, frozen=True):
+        command = [sys.executable, "-m", "snakemake", "-s", str(REPO / "Snakefile")]
+        return self._call([*command, *options], frozen)
+
+    def contimg(self, *arguments):
+        return self._call([sys.executable, "-m", "dsa110_contimg", *arguments], True)
+
+    def _call(self, command, frozen):
         env = dict(os.environ, PYTHONPATH=str(REPO / "src"))
         folders = [self.stub(), Path(sys.executable).parent, env["PATH"]]
         env["PATH"] = os.pathsep.join(map(str, folders))
         if frozen:
             env["CONTIMG_INVENTORY"] = str(self.freeze())
         return subprocess.run(
-            [sys.executable, "-m", "snakemake", "-s", str(REPO / "Snakefile"), *options],
+            command,
             cwd=self.path,
             env=env,
             capture_output=True,

@@ -1,5 +1,7 @@
 """Which jobs run, and for which reason: real runs of the rules with steps that do nothing."""
 
+import fcntl
+import os
 import shutil
 
 import pytest
@@ -173,3 +175,34 @@ def test_a_group_that_still_collects_is_left_alone(dag_folder):
     *_, waiting = dag_folder.add_night(1, tiles=3)
     dag_folder.groups[waiting]["state"] = "collecting"
     assert waiting not in {job[1] for job in dag_folder.jobs()}
+
+
+def test_status_tells_state_and_progress_of_each_group(season):
+    calibrator, *_ = season.nights[0]
+    *_, waiting = season.add_night(2)
+    season.groups[waiting] |= {"state": "collecting", "dec_app_deg": None, "reasons": ["absent"]}
+    done = season.contimg("status")
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[1]: line for line in done.stdout.splitlines()}
+    assert len(lines) == 9
+    assert "complete   16 subbands  dec +33.30  measured   transit of 3C48" in lines[calibrator]
+    assert "collecting" in lines[waiting] and lines[waiting].endswith("-          absent")
+
+
+def test_clean_lists_before_it_deletes_and_spares_running_jobs(season):
+    left = season.path / "results/nights" / NIGHT / ".tmp-999999999-mosaic.fits"
+    mine = left.with_name(f".tmp-{os.getpid()}-mosaic.fits")
+    for path in (left, mine):
+        path.write_text("half")
+    assert left.name in season.contimg("clean").stdout
+    assert left.exists()
+    assert "1 left-overs removed" in season.contimg("clean", "--yes").stdout
+    assert mine.exists() and not left.exists()
+
+
+def test_two_ticks_do_not_meet(season):
+    with open(season.path / "results/.tick.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = season.contimg("tick", "--config", "flagging={engine: none}")
+    assert done.returncode == 0
+    assert "another tick is at work" in done.stdout

@@ -15,7 +15,7 @@ planning.prepare_jobs(SRC)
 
 try:
     CONFIG = load_config(config)
-    PLAN = planning.make_plan(CONFIG, planning.frozen_inventory())
+    PLAN = planning.make_plan(CONFIG)
 except ContimgError as error:
     sys.exit(f"contimg: {error}")
 
