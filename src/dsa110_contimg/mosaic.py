@@ -19,9 +19,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.time import Time
 from astropy.wcs import WCS
-from astropy.wcs.utils import pixel_to_pixel
+from reproject import reproject_interp
 from scipy import fft, ndimage, optimize
-from scipy.interpolate import RectBivariateSpline, make_interp_spline
+from scipy.interpolate import RectBivariateSpline
 
 from . import __version__
 from .beam import unit_vector
@@ -48,9 +48,8 @@ SAME_BEAM = 1e-3
 #: Largest part of the grid that is worked on at once, pixels.
 BLOCK_PX = 4_000_000
 #: Pixels that the spline reaches beyond a block of a tile; that its ringing is felt; between nodes
-#: at which smooth maps are looked up; that these are continued beyond the tile; between nodes at
-#: which coordinates are computed.
-_SPLINE_PX, _RINGING_PX, _NODE_PX, _PAD_PX, _WCS_PX = 16, 3, 8, 32, 64
+#: at which smooth maps are looked up; that these are continued beyond the tile.
+_SPLINE_PX, _RINGING_PX, _NODE_PX, _PAD_PX = 16, 3, 8, 32
 _FWHM = np.sqrt(8 * np.log(2))
 
 
@@ -437,10 +436,9 @@ def coadd(section: Section, target, options: MosaicOptions) -> Coadd:
             view = np.s_[rows, columns]
             overlap.append(_compare(image, pb, inverse, total[view], weight[view]))
             total[view] += inverse * pb * np.where(good, image, 0)
-            own = inverse * pb**2
-            weight[view] += own
-            moment[view] += own * (tile.mjd - zero)
-            added += float(own.sum())
+            weight[view] += inverse * pb**2
+            moment[view] += inverse * pb**2 * (tile.mjd - zero)
+            added += float((inverse * pb**2).sum())
         if added > 0:
             result.used[tile.group] = {"weight": added} | _agreement(overlap)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -482,76 +480,39 @@ def _reproject(content, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice):
     block = wcs.deepcopy()
     block.wcs.crpix = wcs.wcs.crpix - [columns.start, rows.start]
     shape = rows.stop - rows.start, columns.stop - columns.start
-    nodes = _nodes(shape, _NODE_PX)
-    at_nodes = _pixels(block, tile_wcs, shape, nodes)
+    nodes = [np.linspace(0, n - 1, max(4, n // _NODE_PX + 1)) for n in shape]
+    x, y = tile_wcs.all_world2pix(*block.all_pix2world(*np.meshgrid(*nodes[::-1]), 0), 0)
+    if not np.isfinite(x).all():
+        x, y = np.nan_to_num(x, nan=-1e6), np.nan_to_num(y, nan=-1e6)
     # Only the part of the tile below the block goes through the image's spline.
-    low = [max(0, int(p.min()) - _SPLINE_PX) for p in at_nodes]
-    high = [min(n, int(p.max()) + _SPLINE_PX) for n, p in zip(image.shape, at_nodes, strict=True)]
+    low = [max(0, int(p.min()) - _SPLINE_PX) for p in (y, x)]
+    high = [min(n, int(p.max()) + _SPLINE_PX) for n, p in zip(image.shape, (y, x), strict=True)]
     if high[0] - low[0] < 4 or high[1] - low[1] < 4:
         return None
+    part = tile_wcs.deepcopy()
+    part.wcs.crpix = tile_wcs.wcs.crpix - [low[1], low[0]]
     below = np.s_[low[0] : high[0], low[1] : high[1]]
-    pixels = [np.arange(n) for n in shape]
 
     def carry(smooth: np.ndarray, degree: int) -> np.ndarray:
         # Continued beyond the tile, or the spline would feel its border.
         smooth = np.pad(smooth, _PAD_PX, mode="reflect", reflect_type="odd")
-        values = ndimage.map_coordinates(smooth, at_nodes + _PAD_PX, order=1, mode="nearest")
+        at = y + _PAD_PX, x + _PAD_PX
+        values = ndimage.map_coordinates(smooth, at, order=1, mode="nearest")
         spline = RectBivariateSpline(*nodes, values, kx=degree, ky=degree)
-        return spline(*pixels).astype(np.float32)
+        return spline(*(np.arange(n) for n in shape)).astype(np.float32)
 
-    at = _pixels(block, tile_wcs, shape, pixels)
-    inside = np.ones(shape, bool)
-    for p, first, last, size in zip(at, low, high, image.shape, strict=True):
-        # A pixel reaches half its width around its centre; beyond the last centre its spline ends.
-        inside &= (p >= -0.5) & (p < size - 0.5)
-        p -= first
-        np.clip(p, 0, last - first - 1, out=p)
-    moved = ndimage.map_coordinates(image[below], at, np.float32, order=3, mode="mirror")
+    def move(data: np.ndarray, order: str) -> np.ndarray:
+        return reproject_interp(
+            (data[below], part), block, shape_out=shape, order=order, roundtrip_coords=False,
+            return_footprint=False,
+        ).astype(np.float32)  # fmt: skip
+
+    moved = move(image, "bicubic")
+    inside = np.isfinite(moved)
     moved[~inside] = 0
     if clean is not None:
-        inside &= ndimage.map_coordinates(clean[below], at, order=0) == 1
+        inside &= move(clean, "nearest-neighbor") == 1
     return moved, carry(pb, 3), carry(rms, 1), inside
-
-
-def _nodes(shape: tuple[int, int], step: int) -> list[np.ndarray]:
-    """Return rows and columns about `step` apart, enough for a cubic spline, to the last pixel."""
-    return [np.linspace(0, max(n, 4) - 1, max(4, n // step + 1)) for n in shape]
-
-
-def _pixels(block: WCS, tile: WCS, shape: tuple[int, int], where: list[np.ndarray]) -> np.ndarray:
-    """Return where rows and columns of a block fall on a tile.
-
-    The way from one projection to the other is smooth to far below a pixel over many pixels: it is
-    computed at nodes, and splines along rows and columns carry it. Where the block reaches what the
-    tile's projection cannot show, every pixel is computed; those beyond are far outside the tile.
-
-    Parameters
-    ----------
-    block, tile : astropy.wcs.WCS
-        Celestial coordinates.
-    shape : (int, int)
-        Rows and columns of the block.
-    where : [(n,) array, (m,) array]
-        Rows and columns of the block that are asked for.
-
-    Returns
-    -------
-    (2, n, m) array
-        Row and column of the tile.
-    """
-
-    def exact(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return np.stack(pixel_to_pixel(block, tile, *np.meshgrid(columns, rows))[::-1])
-
-    nodes = _nodes(shape, _WCS_PX)
-    known = exact(*nodes)
-    if not np.isfinite(known).all():
-        return np.nan_to_num(exact(*where), nan=-1e6)
-    # What each node adds to each row, or column, is the spline through a one among zeros.
-    rows, columns = (
-        make_interp_spline(n, np.eye(len(n)))(w) for n, w in zip(nodes, where, strict=True)
-    )
-    return rows @ known @ columns.T
 
 
 def _compare(image, pb, inverse, total, weight) -> tuple[np.ndarray, np.ndarray]:
@@ -761,7 +722,7 @@ def main(args: argparse.Namespace) -> None:
     """Make a mosaic and write its sidecar."""
     options: MosaicOptions = from_args(args, MosaicOptions)
     sidecar = make(args.images, args.output, options)
-    sidecar.write(args.output, ("numpy", "scipy", "astropy"))
+    sidecar.write(args.output, ("numpy", "scipy", "astropy", "reproject"))
     for entry in sidecar.qa["left_out"]:
         print(f"left out {entry['tile']}: {entry['reason']}")
     print(f"{args.output}: {sidecar.qa['n_tiles']} tiles, {sidecar.verdict}")
