@@ -480,7 +480,8 @@ def _reproject(content, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice):
     block = wcs.deepcopy()
     block.wcs.crpix = wcs.wcs.crpix - [columns.start, rows.start]
     shape = rows.stop - rows.start, columns.stop - columns.start
-    nodes = [np.linspace(0, n - 1, max(4, n // _NODE_PX + 1)) for n in shape]
+    # A cubic spline wants four nodes, also where a tile just touches the block.
+    nodes = [np.linspace(0, max(n, 4) - 1, max(4, n // _NODE_PX + 1)) for n in shape]
     x, y = tile_wcs.all_world2pix(*block.all_pix2world(*np.meshgrid(*nodes[::-1]), 0), 0)
     if not np.isfinite(x).all():
         x, y = np.nan_to_num(x, nan=-1e6), np.nan_to_num(y, nan=-1e6)

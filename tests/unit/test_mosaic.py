@@ -333,3 +333,24 @@ def test_missing_sidecar_is_an_error(tmp_path, capsys):
     assert cli.main(["mosaic", str(tmp_path / "mosaic.fits"), str(paths[0])]) == 3
     assert "sidecar is missing" in capsys.readouterr().err
     assert not (tmp_path / "mosaic.fits").exists()
+
+
+def sin_wcs(centre, shape, cell=CELL):
+    """Grid of a given shape (rows, columns) about a direction."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ["RA---SIN", "DEC--SIN"], centre
+    wcs.wcs.cdelt = [-cell / 3600, cell / 3600]
+    wcs.wcs.crpix = [(n + 1) / 2 for n in shape[::-1]]
+    return wcs
+
+
+def test_a_block_of_one_row_is_like_the_row_of_a_larger_one():
+    rng = np.random.default_rng(11)
+    shape = (150, 160)
+    tile, grid = sin_wcs((30.0, 33.0), shape), sin_wcs((30.2, 33.1), shape)
+    image = smooth_noise(shape, 1.0, 3.5, rng).astype(np.float32)
+    content = image, np.ones_like(image), np.ones_like(image), None
+    one = mosaic._reproject(content, tile, grid, slice(70, 71), slice(0, 160))
+    many = mosaic._reproject(content, tile, grid, slice(40, 100), slice(0, 160))
+    for single, plane in zip(one, many, strict=True):
+        assert np.abs(single[0] - 1.0 * plane[30]).max() < 1e-5
