@@ -146,6 +146,7 @@ def measure(name: str, group: Path, folder: Path) -> Run:
     """Run one contender in its own process; memory is that of all its processes."""
     target = folder / "out.ms"
     command = [sys.executable, __file__, "--run", name, "--group", str(group), "--target", target]
+    os.sync()  # or this one waits for the disk to take what the one before wrote
     started = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -212,7 +213,8 @@ def table(results: dict[tuple[str, int], list[Run]], n_bytes: dict[int, int], ru
         f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[2]:.1f}; "
         f"medians of {runs} rounds, contenders in turn, each in a fresh process, start-up "
         "included. A group has 96 antennas and 768 channels. Memory is that of all processes "
-        "together. Files are in the page cache.",
+        "together. Files are read from the page cache and written to it; what one run wrote goes "
+        "to disk before the next starts, unmeasured.",
         "",
         "| contender | integrations | seconds | processor s | peak memory, MB | input MB/s "
         "| pyuvdata alone / this: seconds | processor s | this / copying: seconds |",
