@@ -206,3 +206,17 @@ def test_two_ticks_do_not_meet(season):
         done = season.contimg("tick", "--config", "flagging={engine: none}")
     assert done.returncode == 0
     assert "another tick is at work" in done.stdout
+
+
+def test_a_tick_does_what_is_ready_also_after_a_killed_run(season):
+    new = season.add_night(2)
+    # What a killed Snakemake leaves: its lock, and the mark of a job in flight.
+    locks = season.path / ".snakemake/locks"
+    locks.mkdir(exist_ok=True)
+    group = str(season.layout.group(new[0], "hdf5"))
+    (locks / "0.input.lock").write_text(group + "\n")
+    (locks / "0.output.lock").write_text(group + "\n")
+    assert season.snakemake("--cores", "1").returncode == 1
+    done = season.contimg("tick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert season.jobs() == set()
