@@ -405,18 +405,24 @@ def _group(
 ) -> Group:
     """Make a group of files that begin together; note in `rejected` the files it leaves out."""
     reasons: list[str] = []
-    usual = Counter(map(_shape, cluster)).most_common(1)[0][0]
+    shapes = [_shape(record) for record in cluster]
+    usual = Counter(shapes).most_common(1)[0][0]
     chosen: dict[int, SubbandFile] = {}
-    for record in sorted(cluster, key=lambda r: (r.mtime_ns, r.path)):
-        if _shape(record) != usual:
+    by_age = sorted(
+        zip(cluster, shapes, strict=True), key=lambda pair: (pair[0].mtime_ns, pair[0].path)
+    )
+    for record, shape in by_age:
+        if shape != usual:
             reason = "start, shape or declination differ from the group's other subbands"
             rejected.append({"path": record.path, "reason": reason})
-            reasons.append(f"sb{record.subband:02d}: {Path(record.path).name}: {reason}")
+            reasons.append(f"sb{record.subband:02d}: {os.path.basename(record.path)}: {reason}")
             continue
         if (older := chosen.get(record.subband)) is not None:
-            newer = Path(record.path).name
+            newer = os.path.basename(record.path)
             rejected.append({"path": older.path, "reason": f"duplicate; {newer} is newer"})
-            reasons.append(f"sb{record.subband:02d}: duplicate {Path(older.path).name} left out")
+            reasons.append(
+                f"sb{record.subband:02d}: duplicate {os.path.basename(older.path)} left out"
+            )
         chosen[record.subband] = record
     reasons += [
         f"sb{r.subband:02d}: {Path(r.path).name}: {r.reason or 'still being written'}"
