@@ -81,7 +81,13 @@ def qa(folder, out, *options):
     touch(out)
 
 
-report = index = qa
+report = qa
+
+
+def index(results, out):
+    with Path(out).open("a") as file:  # a line each time it is built upon
+        file.write("made\n")
+
 
 if __name__ == "__main__":
     step, *arguments = sys.argv[sys.argv.index("dsa110_contimg") + 1 :]

@@ -115,6 +115,16 @@ def test_a_new_night_leaves_the_old_ones_alone(season):
     assert ("lightcurves", None) in jobs
 
 
+def test_the_index_is_built_upon_not_made_anew(season):
+    index = season.path / "results/index.sqlite"
+    assert index.read_text() == "made\n"
+    index.unlink()
+    assert season.jobs() == {("index", None)}
+    done = season.run()
+    assert done.returncode == 0, done.stderr
+    assert index.read_text() == "made\nmade\n"
+
+
 def test_a_further_tile_remakes_the_nights_products(season):
     *_, fourth = season.add_night(0, tiles=4)
     steps = ("group", "convert", "apply", "image")
@@ -168,6 +178,10 @@ def test_a_recorded_choice_stays_when_a_nearer_calibrator_appears(dag_folder):
     dag_folder.groups[calibrator["id"]] = calibrator
     redone = {job for job in dag_folder.jobs() if job[0] in ("apply", "image")}
     assert redone == {("apply", early[0]), ("image", early[0])}
+    done = dag_folder.contimg("run", "--recalibrate", "--", "--quiet", "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'"chosen": "{early[0]}"' in record.read_text()
+    assert dag_folder.jobs() == set()
 
 
 def test_a_group_that_still_collects_is_left_alone(dag_folder):

@@ -52,6 +52,8 @@ rule night_report:
         "python -m dsa110_contimg report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
 
 
+# Snakemake deletes an output before its job begins, and so the index that there is to build upon. The
+# step keeps it under a second name: adding a night costs that night.
 rule index:
     input:
         curves("lightcurves.parquet"),
@@ -67,5 +69,7 @@ rule index:
     params:
         code=code("index"),
         results=folder_of,
+        kept=str(LAYOUT.results / ".index.sqlite"),
     shell:
-        "python -m dsa110_contimg index {params.results} {output} > {log} 2>&1"
+        "python -m dsa110_contimg index {params.results} {params.kept} > {log} 2>&1"
+        " && (ln -f {params.kept} {output} || cp {params.kept} {output}) 2>> {log}"
