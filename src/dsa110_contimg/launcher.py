@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -113,6 +114,11 @@ def _run_parser() -> argparse.ArgumentParser:
         help="group ids (20260213T043210), nights (2026-02-13) or files; default: everything",
     )
     parser.add_argument("--cores", default=None, help="cores to use (default: all)")
+    parser.add_argument(
+        "--recalibrate",
+        action="store_true",
+        help="choose calibrations anew, also for groups that have one; what changes is remade",
+    )
     _config_options(parser)
     return parser
 
@@ -123,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
 
     config = read_config(args)
     check_tools(config)
+    if args.recalibrate:
+        os.environ[planning.RECALIBRATE] = "1"
     plan = planning.make_plan(config)
     _say_plan(plan)
     dry = {"-n", "--dry-run", "--dryrun"} & set(args.snakemake)
@@ -376,7 +384,7 @@ def _demo_parser() -> argparse.ArgumentParser:
 
 def demo(args: argparse.Namespace) -> int:
     """Simulate, run, and say where to look."""
-    args.configfile, args.targets, args.snakemake = None, [], []
+    args.configfile, args.targets, args.snakemake, args.recalibrate = None, [], [], False
     args.config = []
     incoming, catalog = DEMO_FOLDER / "incoming", DEMO_FOLDER / "catalog.csv"
     config = read_config(args)

@@ -21,6 +21,8 @@ from .products import Layout, code_hash, read_sidecar, sidecar_path, write_text
 
 #: Environment variable that names a frozen inventory.
 FROZEN = "CONTIMG_INVENTORY"
+#: Environment variable that sets recorded choices of calibrations aside.
+RECALIBRATE = "CONTIMG_RECALIBRATE"
 #: Modules whose change alters no number: they are left out of the steps' code hashes.
 PLUMBING = {"__init__", "casa", "cli", "config", "errors", "external", "products"}
 
@@ -82,7 +84,7 @@ def make_plan(config: Config) -> Plan:
         list(groups.values()),
         calibrators,
         config.calibration,
-        records=_records(layout, groups),
+        records={} if os.environ.get(RECALIBRATE) else _records(layout, groups),
         verdicts=_verdicts(layout, groups),
     )
     tiles = [group for group in groups if calibration.candidates.get(group)]
