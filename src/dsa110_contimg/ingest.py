@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import hashlib
 import itertools
 import json
 import logging
@@ -60,6 +61,8 @@ _GAP_S = 5.0
 #: A change of declination larger than this is a new pointing.
 _SLEW_DEG = 0.1
 _CACHE_VERSION = 1
+#: Seconds since 1970 that no clock reaches.
+_FOREVER_S = 1e12
 #: Fewer new files than this are read in the calling process.
 _POOL_FROM = 2000
 
@@ -215,10 +218,12 @@ def scan(
     ConfigError
         If the folder does not exist.
     """
+    return _records(_listing(incoming), cache_path)
+
+
+def _listing(incoming: str | os.PathLike) -> list[tuple[str, int, int]]:
+    """Return path, size and modification time of every subband file, in order of path."""
     incoming = Path(incoming)
-    known = _read_cache(cache_path) if cache_path else {}
-    records: list[SubbandFile] = []
-    new: list[int] = []
     try:
         entries = os.scandir(incoming)
     except OSError as error:
@@ -226,22 +231,33 @@ def scan(
             f"{incoming}: the incoming folder cannot be read ({error.strerror}); "
             "set 'incoming' in the configuration"
         ) from None
+    found = []
     with entries:
         for entry in entries:
-            match = FILE_NAME.fullmatch(entry.name)
-            if match is None:
+            if FILE_NAME.fullmatch(entry.name) is None:
                 continue
             try:
                 stat = entry.stat()
-                size, mtime_ns = stat.st_size, stat.st_mtime_ns
+                found.append((entry.path, stat.st_size, stat.st_mtime_ns))
             except OSError:  # a broken link, or removed since
-                size, mtime_ns = -1, 0
-            record = known.get(entry.path)
-            if record is None or record.size != size or record.mtime_ns != mtime_ns:
-                record = _from_name(entry.path, size, mtime_ns, match)
-                if not record.reason:
-                    new.append(len(records))
-            records.append(record)
+                found.append((entry.path, -1, 0))
+    return sorted(found)
+
+
+def _records(
+    listing: Sequence[tuple[str, int, int]], cache_path: str | os.PathLike | None
+) -> list[SubbandFile]:
+    known = _read_cache(cache_path) if cache_path else {}
+    records: list[SubbandFile] = []
+    new: list[int] = []
+    for path, size, mtime_ns in listing:
+        record = known.get(path)
+        if record is None or record.size != size or record.mtime_ns != mtime_ns:
+            match = FILE_NAME.fullmatch(os.path.basename(path))
+            record = _from_name(path, size, mtime_ns, match)
+            if not record.reason:
+                new.append(len(records))
+        records.append(record)
     for index, record in zip(new, _examine_all([records[i] for i in new]), strict=True):
         records[index] = record
     if cache_path and (new or len(known) != len(records)):
@@ -547,8 +563,58 @@ def take_inventory(
     cache_path: str | os.PathLike | None = None,
     now: float | None = None,
 ) -> Inventory:
-    """Scan a folder and group its files; see `scan` and `group_files`."""
-    return group_files(scan(incoming, cache_path), options, time.time() if now is None else now)
+    """Scan a folder and group its files; see `scan` and `group_files`.
+
+    With a cache, the inventory itself is kept beside it (``<cache>.groups``) for as long as the
+    folder stays as it is and no group's waiting time runs out: to look again costs one listing.
+    """
+    now = time.time() if now is None else now
+    listing = _listing(incoming)
+    if cache_path is None:
+        return group_files(_records(listing, None), options, now)
+    kept_path = Path(f"{cache_path}.groups")
+    key = _digest(listing, options)
+    if (kept := _read_kept(kept_path, key, now)) is not None:
+        return kept
+    inventory = group_files(_records(listing, cache_path), options, now)
+    until = _valid_until(inventory, listing, options)
+    if until > now:
+        content = {"key": key, "from": now, "until": until, "inventory": inventory.to_dict()}
+        write_text(kept_path, json.dumps(content))
+    return inventory
+
+
+def _digest(listing: Sequence[tuple[str, int, int]], options: InventoryOptions) -> str:
+    """Return what identifies a folder's state, the options, and the code that judges them."""
+    digest = hashlib.blake2b(options.model_dump_json().encode())
+    digest.update(Path(__file__).read_bytes())
+    digest.update("\n".join(f"{path} {size} {mtime}" for path, size, mtime in listing).encode())
+    return digest.hexdigest()
+
+
+def _read_kept(path: Path, key: str, now: float) -> Inventory | None:
+    """Return the kept inventory if it is that of this folder at this time."""
+    try:
+        content = json.loads(path.read_bytes())
+        if content["key"] == key and content["from"] <= now < content["until"]:
+            return Inventory.from_dict(content["inventory"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s: not a valid cache (%s); grouping again", path, error)
+    return None
+
+
+def _valid_until(
+    inventory: Inventory, listing: Sequence[tuple[str, int, int]], options: InventoryOptions
+) -> float:
+    """Return until when (seconds since 1970) an inventory stays right if no file changes."""
+    mtimes = {path: mtime_ns * 1e-9 for path, _, mtime_ns in listing}
+    if options.settle_s and any(r["reason"] == "still being written" for r in inventory.rejected):
+        return 0.0
+    waiting = (g for g in inventory.groups if g.state == "collecting")
+    arrivals = (max((mtimes[f] for f in g.files.values()), default=0.0) for g in waiting)
+    return min((last + options.wait_s for last in arrivals), default=_FOREVER_S)
 
 
 def make_group(target: Path, paths: Sequence[Path]) -> None:
