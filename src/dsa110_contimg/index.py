@@ -29,11 +29,12 @@ from typing import Any
 from .errors import DataError
 from .products import NIGHT, group_mjd, night_of, replacing
 from .qa import judge_night, load_night, read_json
+from .runs import read_runs
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "build_index", "lineage", "open_index", "recall"]
 
 #: Raised whenever a table or column changes its name or meaning.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,23 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             commands    | TEXT NOT NULL | | JSON: external programs as run
         """),
         ["step, verdict", "group_id"],
+    ),
+    "runs": (
+        "a run of the workflow that had something to do",
+        _columns("""
+            run_id        | TEXT PRIMARY KEY | | UTC start, YYYYMMDDTHHMMSS.ffffff
+            command       | TEXT NOT NULL    | | run or tick
+            targets       | TEXT NOT NULL    | | JSON list: what was asked for; empty: everything
+            started_utc   | TEXT NOT NULL    | | when it began
+            ended_utc     | TEXT    | | when it ended; none: at work when indexed, or killed
+            exit_status   | INTEGER | | 0: every job succeeded; none: as above, or an error
+            jobs_done     | INTEGER | | jobs that succeeded
+            jobs_failed   | INTEGER | | jobs that failed
+            config_sha256 | TEXT NOT NULL    | | hash of the whole configuration
+            git_commit    | TEXT             | | commit of the code; none if it was installed
+            versions      | TEXT NOT NULL    | | JSON: Python and packages that ran it
+        """),
+        ["started_utc"],
     ),
     "inputs": (
         "what a product was made from",
@@ -434,6 +452,7 @@ def build_index(results: Path, out: Path, rebuild: bool = False) -> dict[str, in
                 db.execute(_FORGET_SOURCES)
             _variability(db, results / "lightcurves")
             _insert(db, "folders", ({"night": n, "fingerprint": states[n]} for n in changed))
+            _runs(db, results)
             _facts(db, results)
             if not old:
                 for sql in index_statements():
@@ -501,6 +520,16 @@ def _forget(db: sqlite3.Connection, night: str) -> None:
         db.execute(f"DELETE FROM {table} WHERE group_id GLOB ?", [group])
     for table in ("mosaics", "qa", "folders"):
         db.execute(f"DELETE FROM {table} WHERE night = ?", [night])
+
+
+def _runs(db: sqlite3.Connection, results: Path) -> None:
+    """Replace the rows of all runs: few, and each is written twice."""
+    db.execute("DELETE FROM runs")
+    rows = (
+        r | {"targets": _json(r["targets"]), "versions": _json(r["versions"])}
+        for r in read_runs(results)
+    )
+    _insert(db, "runs", rows)
 
 
 def _facts(db: sqlite3.Connection, results: Path) -> None:

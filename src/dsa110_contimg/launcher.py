@@ -125,7 +125,7 @@ def _run_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Check, plan, and hand over to Snakemake."""
-    from . import planning
+    from . import planning, runs
 
     config = read_config(args)
     check_tools(config)
@@ -133,13 +133,23 @@ def run(args: argparse.Namespace) -> int:
         os.environ[planning.RECALIBRATE] = "1"
     plan = planning.make_plan(config)
     _say_plan(plan)
-    dry = {"-n", "--dry-run", "--dryrun"} & set(args.snakemake)
+    if {"-n", "--dry-run", "--dryrun"} & set(args.snakemake):
+        return _rounds(args, config, plan)
+    with runs.recorded(config, "run", args.targets) as record:
+        record["exit_status"] = _rounds(args, config, plan, "--logger", "contimg")
+    return record["exit_status"]
+
+
+def _rounds(args: argparse.Namespace, config: Config, plan, *logger: str) -> int:
+    """Run Snakemake until no further calibration fails its gate."""
+    from . import planning
+
     while True:
         status = _snakemake(
             args,
             *_targets(args.targets, Layout(config.results)),
             *(("--cores", args.cores) if args.cores else ()),
-            *(() if dry else ("--logger", "contimg")),
+            *logger,
             *args.snakemake,
         )
         before, plan = plan, planning.make_plan(config)
@@ -200,6 +210,8 @@ def _tick_parser() -> argparse.ArgumentParser:
 
 def tick(args: argparse.Namespace) -> int:
     """Run what is ready under a lock that dies with its holder."""
+    from . import runs
+
     config = read_config(args)
     check_tools(config)
     config.results.mkdir(parents=True, exist_ok=True)
@@ -212,11 +224,13 @@ def tick(args: argparse.Namespace) -> int:
             return 0
         # Only the holder of the lock may clear what a killed predecessor left behind.
         _snakemake(args, "--unlock", "--quiet", "all")
-        return _snakemake(
-            args,
-            *(("--cores", args.cores) if args.cores else ()),
-            *("--keep-going", "--rerun-incomplete", "--logger", "contimg"),
-        )
+        with runs.recorded(config, "tick", []) as record:
+            record["exit_status"] = _snakemake(
+                args,
+                *(("--cores", args.cores) if args.cores else ()),
+                *("--keep-going", "--rerun-incomplete", "--logger", "contimg"),
+            )
+        return record["exit_status"]
 
 
 # status

@@ -12,7 +12,6 @@ import csv
 import datetime as dt
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from . import __version__, figures
 from .errors import DataError
 from .products import Layout, Sidecar, replacing, write_text
 from .qa import dig, judge_night, load_night, night_rows, read_json
+from .runs import commit
 from .telescope import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, stations
 
 __all__ = ["build_night"]
@@ -663,21 +663,6 @@ def _parameters(found: dict) -> dict[str, dict]:
     return out
 
 
-def _commit() -> str | None:
-    """Return the commit of the checkout this code runs from; None for an installed package."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
-
-
 def _cards(judged: dict) -> list[dict[str, str]]:
     counts, scale, timings = judged["counts"], judged["flux_scale"], judged["timings"]
     usable = [t for t in judged["tiles"] if t["state"] in ("pass", "warn") and t["rms_jy"]]
@@ -798,7 +783,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             parameters=_parameters(found),
             made_utc=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             folder=_shown(night_dir),
-            commit=_commit(),
+            commit=commit(),
             version=__version__,
         )
     )

@@ -6,6 +6,7 @@ dry run.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -16,6 +17,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 __all__ = ["LogHandler"]
 
+#: Environment variable that names the file to which each job that ended adds a line.
+EVENTS = "CONTIMG_RUN_EVENTS"
 #: Lines of a failed job's log that are shown.
 TAIL_LINES = 12
 
@@ -72,6 +75,7 @@ class LogHandler(LogHandlerBase):
         self.seconds[rule].append(took)
         if rule == "all":
             return
+        self._note("done", rule)
         width = len(str(self.total))
         self._print(
             f"[{self.done:{width}}/{self.total}{self._time_left()}] {rule:<17}{what:<16}"
@@ -80,11 +84,18 @@ class LogHandler(LogHandlerBase):
 
     def _job_error(self, record: LogRecord) -> None:
         rule, what, _ = self.running.pop(record.jobid, (record.rule_name, "", 0.0))
+        self._note("failed", rule)
         self._print(f"FAILED {rule} {what}".rstrip())
         for log in record.log or []:
             path = Path(str(log))
             lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
             self._print("\n".join(f"    {line}" for line in [*lines[-TAIL_LINES:], f"log: {path}"]))
+
+    def _note(self, end: str, rule: str) -> None:
+        """Tell the launcher, if it asked, that a job ended."""
+        if EVENTS in os.environ:
+            with open(os.environ[EVENTS], "a", encoding="utf-8") as file:
+                file.write(f"{end} {rule}\n")
 
     def _error(self, record: LogRecord) -> None:
         self._print(record.getMessage().strip())

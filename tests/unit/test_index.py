@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 from fake_results import make_results
 
-from dsa110_contimg import cli, index
+from dsa110_contimg import cli, index, runs
+from dsa110_contimg.config import Config
 from dsa110_contimg.errors import DataError
 
 
@@ -103,7 +105,7 @@ def contents(path):
         }
 
 
-def test_rebuilding_gives_the_same_rows_and_replaces_the_file_whole(fake, tmp_path):
+def test_rebuilding_gives_the_same_rows_and_replaces_the_file_whole(fake, db, tmp_path):
     out = tmp_path / "index.sqlite"
     out.write_bytes(b"an old index, or whatever else lay here")
     index.build_index(fake.root, out)
@@ -111,7 +113,7 @@ def test_rebuilding_gives_the_same_rows_and_replaces_the_file_whole(fake, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["index.sqlite"]
 
 
-def test_bringing_it_up_to_date_gives_the_rows_of_a_rebuild(fake, tmp_path, monkeypatch):
+def test_bringing_it_up_to_date_gives_the_rows_of_a_rebuild(fake, db, tmp_path, monkeypatch):
     results, out, fresh = tmp_path / "results", tmp_path / "a.sqlite", tmp_path / "b.sqlite"
     first, second = fake.nights
     shutil.copytree(fake.root / "nights" / first, results / "nights" / first)
@@ -147,6 +149,49 @@ def test_bringing_it_up_to_date_gives_the_rows_of_a_rebuild(fake, tmp_path, monk
     shutil.rmtree(results / "nights" / second)  # a night goes; so do sources seen only then
     rest = same()
     assert all(second not in row for row in rest["qa"] + rest["mosaics"] + rest["folders"])
+
+
+def record_run(results, failing=False):
+    """Record a run of three jobs, of which one fails, or none."""
+    with runs.recorded(Config(results=results), "run", ["2026-01-25"]) as record:
+        with open(os.environ[runs.EVENTS], "a") as events:
+            events.write("done group\ndone convert\n" + f"{'failed' if failing else 'done'} x\n")
+        record["exit_status"] = int(failing)
+    return record
+
+
+def test_a_run_has_a_row_while_it_works_and_when_it_has_ended(tmp_path):
+    results, out, fresh = tmp_path / "results", tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    with runs.recorded(Config(results=results), "tick", []) as record:
+        index.build_index(results, out)
+        with open(os.environ[runs.EVENTS], "a") as events:
+            events.write("done index\n")
+        record["exit_status"] = 0
+    (row,) = index.open_index(out).execute("SELECT * FROM runs")
+    assert (row["command"], row["ended_utc"], row["jobs_done"]) == ("tick", None, None)
+
+    index.build_index(results, out)  # brought up to date: the same row, ended
+    index.build_index(results, fresh, rebuild=True)
+    assert contents(out) == contents(fresh)
+    (row,) = index.open_index(out).execute("SELECT * FROM runs")
+    assert (row["exit_status"], row["jobs_done"], row["jobs_failed"]) == (0, 1, 0)
+    assert row["started_utc"] <= row["ended_utc"]
+    assert "snakemake" in json.loads(row["versions"])
+
+
+def test_a_failed_run_says_so_and_an_idle_one_leaves_no_trace(tmp_path):
+    record = record_run(tmp_path, failing=True)
+    assert runs.read_runs(tmp_path) == [record]
+    assert (record["exit_status"], record["jobs_done"], record["jobs_failed"]) == (1, 2, 1)
+    with runs.recorded(Config(results=tmp_path), "run", []) as idle:
+        idle["exit_status"] = 0
+    assert runs.read_runs(tmp_path) == [record]
+    other = Config(results=tmp_path, imaging={"robust": 0.25})
+    with pytest.raises(KeyboardInterrupt), runs.recorded(other, "run", []):
+        raise KeyboardInterrupt
+    stopped = next(r for r in runs.read_runs(tmp_path) if r["exit_status"] is None)
+    assert stopped["ended_utc"]
+    assert stopped["config_sha256"] != record["config_sha256"]
 
 
 def test_a_failed_build_leaves_the_old_index(fake, tmp_path, monkeypatch):
@@ -239,7 +284,7 @@ def test_documented_queries_give_rows_quickly(fake, db, query):
     source = fake.sources[0]
     values = {"source": source["source_id"], "ra": source["ra_deg"], "dec": source["dec_deg"]}
     rows = db.execute(query, values).fetchall()
-    if "borrowed" not in query:  # nothing was borrowed here
+    if "borrowed" not in query and "runs" not in query:  # nothing was borrowed here, nothing run
         assert rows
     if ":ra" in query:
         assert [r["source_id"] for r in rows] == [source["source_id"]]

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from dsa110_contimg import runs
 from workflow.conftest import DagFolder
 
 
@@ -212,6 +213,27 @@ def test_clean_lists_before_it_deletes_and_spares_running_jobs(season):
     assert left.exists()
     assert "1 left-overs removed" in season.contimg("clean", "--yes").stdout
     assert mine.exists() and not left.exists()
+
+
+def test_a_run_records_how_it_went(season):
+    *_, target = season.nights[0]
+    (season.path / season.layout.group(target, "ms.json")).unlink()
+    command = (
+        "run",
+        "--cores",
+        "2",
+        "--config",
+        "flagging={engine: none}",
+        "imaging={engine: tclean}",
+    )
+    jobs = season.jobs(*command[3:])
+    done = season.contimg(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = runs.read_runs(season.path / "results")
+    assert (record["exit_status"], record["jobs_failed"]) == (0, 0)
+    assert record["jobs_done"] == len(jobs)
+    assert season.contimg(*command).returncode == 0  # nothing to do, nothing to record
+    assert runs.read_runs(season.path / "results") == [record]
 
 
 def test_two_ticks_do_not_meet(season):
