@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 
 import pytest
@@ -133,6 +134,19 @@ def test_a_further_tile_remakes_the_nights_products(season):
     assert season.jobs() == expected
 
 
+def test_a_late_subband_remakes_its_group_and_nothing_else(dag_folder):
+    _, target, _ = dag_folder.add_night(0)
+    files = dag_folder.groups[target]["files"]
+    late = files.pop("7")
+    dag_folder.groups[target]["state"] = "degraded"
+    assert dag_folder.run().returncode == 0
+    assert dag_folder.jobs() == set()
+    files["7"] = late
+    dag_folder.groups[target]["state"] = "complete"
+    steps = ("group", "convert", "apply", "image")
+    assert dag_folder.jobs() == {(step, target) for step in steps} | after_image(target, NIGHT)
+
+
 def test_a_purged_raw_file_changes_nothing(season):
     shutil.rmtree(season.path / "incoming")
     season.groups.clear()
@@ -234,6 +248,20 @@ def test_a_run_records_how_it_went(season):
     assert record["jobs_done"] == len(jobs)
     assert season.contimg(*command).returncode == 0  # nothing to do, nothing to record
     assert runs.read_runs(season.path / "results") == [record]
+
+
+def test_a_run_gathers_all_pages_in_one_file_when_asked(season):
+    """Two nights and the candidates, with their captions; nothing is fetched from elsewhere."""
+    command = ("run", "--config", "flagging={engine: none}", "imaging={engine: tclean}")
+    done = season.contimg(*command, "--report")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "report: results/workflow-report.html"
+    text = (season.path / "results/workflow-report.html").read_text()
+    for words in ("Nights", "Variable sources", "verdict with its reasons", "thresholds for"):
+        assert words in text, words
+    assert text.count("report.html") >= 2
+    assert not re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']https?:""", text)
+    assert not list(season.path.glob("results/.tmp-*"))
 
 
 def test_two_ticks_do_not_meet(season):
