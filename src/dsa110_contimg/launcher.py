@@ -25,10 +25,11 @@ from . import __version__
 from .config import Config, load_config
 from .errors import ConfigError, ContimgError, ToolError
 from .external import find_tool
-from .products import GROUP_ID, NIGHT, Layout
+from .products import GROUP_ID, NIGHT, Layout, replacing
 
 REPO = Path(__file__).resolve().parents[2]
 DEMO_FOLDER = Path("demo")
+WORKFLOW_REPORT = "workflow-report.html"
 
 
 def _config_options(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +116,12 @@ def _run_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cores", default=None, help="cores to use (default: all)")
     parser.add_argument(
+        "--report",
+        action="store_true",
+        help="when every job has succeeded, gather pages and statistics in one file, "
+        f"{WORKFLOW_REPORT} in the results folder",
+    )
+    parser.add_argument(
         "--recalibrate",
         action="store_true",
         help="choose calibrations anew, also for groups that have one; what changes is remade",
@@ -136,8 +143,19 @@ def run(args: argparse.Namespace) -> int:
     if {"-n", "--dry-run", "--dryrun"} & set(args.snakemake):
         return _rounds(args, config, plan)
     with runs.recorded(config, "run", args.targets) as record:
-        record["exit_status"] = _rounds(args, config, plan, "--logger", "contimg")
-    return record["exit_status"]
+        status = record["exit_status"] = _rounds(args, config, plan, "--logger", "contimg")
+    return _report(args, config) if args.report and not status else status
+
+
+def _report(args: argparse.Namespace, config: Config) -> int:
+    """Gather pages and statistics of all jobs in one file; return Snakemake's exit status."""
+    out = config.results / WORKFLOW_REPORT
+    targets = _targets(args.targets, Layout(config.results))
+    with replacing(out) as temporary:
+        if status := _snakemake(args, *targets, "--report", str(temporary), "--quiet", "all"):
+            raise ToolError(f"{out}: snakemake --report ended with {status}; its message is above")
+    print(f"report: {out}", flush=True)
+    return 0
 
 
 def _rounds(args: argparse.Namespace, config: Config, plan, *logger: str) -> int:
@@ -399,7 +417,7 @@ def _demo_parser() -> argparse.ArgumentParser:
 def demo(args: argparse.Namespace) -> int:
     """Simulate, run, and say where to look."""
     args.configfile, args.targets, args.snakemake, args.recalibrate = None, [], [], False
-    args.config = []
+    args.config, args.report = [], False
     incoming, catalog = DEMO_FOLDER / "incoming", DEMO_FOLDER / "catalog.csv"
     config = read_config(args)
     # A configuration that points at real data keeps its results folder free of simulated ones.

@@ -254,7 +254,7 @@ def test_flux_in_words():
     ]
 
 
-@pytest.mark.parametrize("name", ["workflow", "night"])
+@pytest.mark.parametrize("name", ["workflow", "night", "candidates"])
 def test_captions_of_the_workflow_report_are_valid(name):
     import docutils.core
     import jinja2
@@ -270,7 +270,8 @@ def test_captions_of_the_workflow_report_are_valid(name):
     said = io.StringIO()
     docutils.core.publish_string(text, settings_overrides={"warning_stream": said})
     assert said.getvalue() == ""
-    assert ("2026-01-25" if name == "night" else "``in``") in text
+    words = {"night": "2026-01-25", "workflow": "``in``", "candidates": "eta"}
+    assert words[name] in text
 
 
 def test_a_night_of_blank_images_and_failed_calibration_has_a_page(fake, tmp_path):

@@ -7,7 +7,12 @@ rule lightcurves:
     output:
         curves=curves("lightcurves.parquet"),
         variability=curves("variability.csv"),
-        candidates=curves("candidates.csv"),
+        candidates=report(
+            curves("candidates.csv"),
+            caption="../report/candidates.rst",
+            category="Variable sources",
+            labels={"table": "candidates"},
+        ),
         sidecar=curves("lightcurves.parquet.json"),
     log:
         log_of("lightcurves", "all"),
