@@ -1,8 +1,10 @@
 """Open a page in headless Chromium: what it says on the console, and how it looks to scripts."""
 
+import os
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 
 FLAGS = (
     "--headless",
@@ -39,3 +41,28 @@ def dom(page, script=""):
         )
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     return done.stdout, console
+
+
+def screenshot(page, name, folder, height=3000):
+    """Keep how a page looks and return the picture's path.
+
+    It goes to the folder that the environment variable CONTIMG_ARTEFACTS names, else to `folder`.
+    """
+    out = Path(os.environ.get("CONTIMG_ARTEFACTS", folder)).absolute() / f"{name}.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [
+                chromium(),
+                *FLAGS,
+                f"--user-data-dir={profile}",
+                f"--window-size=1200,{height}",
+                f"--screenshot={out}",
+                f"file://{page}",
+            ],
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+    return out

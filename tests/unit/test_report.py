@@ -274,7 +274,8 @@ def test_captions_of_the_workflow_report_are_valid(name):
     assert words[name] in text
 
 
-def test_a_night_of_blank_images_and_failed_calibration_has_a_page(fake, tmp_path):
+def blank_night(fake, tmp_path):
+    """Return a copy of a night in which everything is flagged and no calibration solved."""
     from astropy.io import fits
 
     night = fake.nights[0]
@@ -295,8 +296,41 @@ def test_a_night_of_blank_images_and_failed_calibration_has_a_page(fake, tmp_pat
         rows = table.read_text().splitlines()[:1]
         table.write_text("\n".join(rows) + "\n")
     (copy / "qa.json").unlink()
-    text = report.build_night(copy)
+    return copy
+
+
+def test_a_night_of_blank_images_and_failed_calibration_has_a_page(fake, tmp_path):
+    text = report.build_night(blank_night(fake, tmp_path))
     assert 'class="verdict failed"' in text
     assert "none of 9 tiles gave a usable image" in text
     assert text.count(".bcal could not be drawn") == 1
     assert "every visibility is flagged" in text
+
+
+@pytest.mark.skipif(browser.chromium() is None, reason="no chromium")
+@pytest.mark.parametrize("name", ["faults", "blank"])
+def test_pages_of_bad_nights_look_like_pages(fake, page, tmp_path, name):
+    """No message on the console; sorting every column works; the picture has text and colour."""
+    from matplotlib.image import imread
+
+    if name == "blank":
+        page = tmp_path / "blank.html"
+        page.write_text(report.build_night(blank_night(fake, tmp_path)))
+    dom, console = browser.dom(
+        page,
+        """
+        const heads = [...document.querySelectorAll("#tile-table thead th")];
+        const rows = () => document.querySelectorAll("#tile-table tbody tr").length;
+        const before = rows();
+        heads.forEach((head) => { head.click(); head.click(); });
+        document.body.dataset.rows = `${before} ${rows()}`;
+        """,
+    )
+    assert console == []
+    before, after = re.search(r'data-rows="(\d+) (\d+)"', dom).groups()
+    assert before == after and int(before) >= 9
+    picture = imread(browser.screenshot(page, f"night-{name}", tmp_path))[..., :3]
+    assert picture.shape == (3000, 1200, 3)
+    shown = picture.reshape(-1, 3)
+    assert (shown.mean(axis=1) < 0.4).mean() > 0.003  # text and figures
+    assert (np.ptp(shown, axis=1) > 0.2).mean() > 0.001  # the colours of verdicts
