@@ -599,7 +599,7 @@ def _read_kept(path: Path, key: str, now: float) -> Inventory | None:
         if content["key"] == key and content["from"] <= now < content["until"]:
             return Inventory.from_dict(content["inventory"])
     except FileNotFoundError:
-        pass
+        return None
     except (ValueError, KeyError, TypeError) as error:
         log.warning("%s: not a valid cache (%s); grouping again", path, error)
     return None

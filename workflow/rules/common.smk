@@ -9,7 +9,7 @@ sys.path.insert(0, str(SRC))
 from dsa110_contimg import planning
 from dsa110_contimg.config import load_config, to_args
 from dsa110_contimg.errors import ContimgError
-from dsa110_contimg.products import GROUP_ID, NIGHT, Layout
+from dsa110_contimg.products import GROUP_ID, NIGHT, Layout, companion
 
 planning.prepare_jobs(SRC)
 
@@ -93,7 +93,7 @@ def candidate_options(wildcards):
     """The same as options of the step."""
     groups = PLAN.calibration.candidates[wildcards.group]
     return shlex.join(
-        a for g in groups for a in ("--candidate", str(LAYOUT.group(g, "bcal"))[:-5])
+        a for g in groups for a in ("--candidate", str(LAYOUT.group(g) / g))
     )
 
 
@@ -166,9 +166,7 @@ def targets():
         for night, epoch in PLAN.epochs.items()
         for name in ("mosaic", *(f"mosaic_{hour}" for hour in epoch.hours))
     ]
-    maps = [
-        path.with_suffix(f".{kind}.fits") for path in nights for kind in MOSAIC_MAPS
-    ]
+    maps = [companion(path, kind) for path in nights for kind in MOSAIC_MAPS]
     maps += [
         LAYOUT.group(g, f"{kind}.fits") for g in PLAN.targets for kind in TILE_MAPS
     ]
