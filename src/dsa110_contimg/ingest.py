@@ -60,7 +60,7 @@ _SAME_START_S = 1.0
 _GAP_S = 5.0
 #: A change of declination larger than this is a new pointing.
 _SLEW_DEG = 0.1
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 #: Seconds since 1970 that no clock reaches.
 _FOREVER_S = 1e12
 #: Fewer new files than this are read in the calling process.
@@ -87,6 +87,8 @@ class SubbandFile:
         Shape of the data.
     integration_s : float
         Integration time, s.
+    antennas : str
+        Set of antennas, see `uvh5.antenna_set`.
     dec_app_deg : float
         Apparent declination of the pointing, deg.
     top_hz, width_hz : float
@@ -106,6 +108,7 @@ class SubbandFile:
     n_baselines: int = 0
     n_polarizations: int = 0
     integration_s: float = 0.0
+    antennas: str = ""
     dec_app_deg: float = 0.0
     top_hz: float = 0.0
     width_hz: float = 0.0
@@ -138,6 +141,12 @@ class Group:
         ICRS direction of the meridian at mid-tile, deg.
     reasons : list of str
         What is missing or odd.
+    antennas : str
+        Set of antennas, see `uvh5.antenna_set`; empty where it is not known.
+    top_hz, width_hz : float
+        Highest channel centre of the whole band, and channel width, Hz; 0 where not known.
+    n_channels : int
+        Channels of the whole band, those of absent subbands too.
     """
 
     id: str
@@ -151,6 +160,10 @@ class Group:
     ra_deg: float | None
     dec_deg: float | None
     reasons: list[str] = field(default_factory=list)
+    antennas: str = ""
+    top_hz: float = 0.0
+    width_hz: float = 0.0
+    n_channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -408,6 +421,7 @@ def _shape(record: SubbandFile) -> tuple:
         record.n_channels,
         record.n_baselines,
         record.n_polarizations,
+        record.antennas,
         round(record.dec_app_deg, 4),
     )
 
@@ -429,7 +443,7 @@ def _group(
     )
     for record, shape in by_age:
         if shape != usual:
-            reason = "start, shape or declination differ from the group's other subbands"
+            reason = "start, shape, antennas or declination differ from the group's others"
             rejected.append({"path": record.path, "reason": reason})
             reasons.append(f"sb{record.subband:02d}: {os.path.basename(record.path)}: {reason}")
             continue
@@ -477,6 +491,10 @@ def _group(
         ra_deg=None,
         dec_deg=None,
         reasons=reasons,
+        antennas=first.antennas,
+        top_hz=first.top_hz + first.subband * first.n_channels * first.width_hz,
+        width_hz=first.width_hz,
+        n_channels=N_SUBBANDS * first.n_channels,
     )
 
 

@@ -27,6 +27,8 @@ _DAY_S = 86400.0
 _JD0 = 2400000.5
 #: Names under which this telescope's files go.
 _TELESCOPES = {RAW_NAME, "OVRO-MMA", "DSA_110", "DSA-110", "DSA110"}
+#: No antenna has a higher number.
+_MOST_ANTENNAS = 4095
 
 
 # --- headers -----------------------------------------------------------------------------------
@@ -111,6 +113,31 @@ def _declination(handle: h5py.h5f.FileID) -> float:
     raise KeyError("no declination in the header")
 
 
+def _antennas(handle: h5py.h5f.FileID, n_baselines: int) -> str:
+    """Return the set of antennas of the first integration; see `antenna_set`."""
+    numbers = np.empty((2, n_baselines), np.int32)
+    for row, name in zip(numbers, ("ant_1_array", "ant_2_array"), strict=True):
+        dataset = h5py.h5d.open(handle, f"Header/{name}".encode())
+        space = dataset.get_space()
+        space.select_hyperslab((0,), (n_baselines,))
+        dataset.read(h5py.h5s.create_simple((n_baselines,)), space, row)
+    return antenna_set(numbers)
+
+
+def antenna_set(numbers: np.ndarray) -> str:
+    """Return antenna numbers as the hexadecimal number with those bits set.
+
+    Raises
+    ------
+    DataError
+        If a number is negative or absurdly large.
+    """
+    present = np.unique(numbers)
+    if present[0] < 0 or present[-1] > _MOST_ANTENNAS:
+        raise DataError(f"antenna numbers from {present[0]} to {present[-1]}")
+    return f"{sum(1 << int(n) for n in present):x}"
+
+
 def _header_fields(handle: h5py.h5f.FileID) -> dict:
     name = _text(handle, "Header/telescope_name")
     if name not in _TELESCOPES:
@@ -142,6 +169,7 @@ def _header_fields(handle: h5py.h5f.FileID) -> dict:
         "n_baselines": n_blts // n_times,
         "n_polarizations": n_pols,
         "integration_s": integration,
+        "antennas": _antennas(handle, n_blts // n_times),
         "dec_app_deg": float(dec),
         "top_hz": top,
         "width_hz": width,

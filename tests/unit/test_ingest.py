@@ -179,6 +179,22 @@ def test_meridian_agrees_with_astropy(dec):
     assert abs(de[0] - de0) * 3600 < 1
 
 
+def test_band_of_a_group_is_whole_without_its_highest_subbands():
+    files = [record(MJD0, sb, top_hz=1.4986e9 - sb * 48 * 244140.625) for sb in range(2, 16)]
+    (group,) = group_files(files, OPTIONS, NOW).groups
+    assert group.top_hz == pytest.approx(1.4986e9, abs=1)
+    assert group.n_channels == 768
+
+
+def test_subband_of_other_antennas_is_left_out():
+    files = [record(MJD0, sb, antennas="ff") for sb in range(15)]
+    files.append(record(MJD0, 15, antennas="7f"))
+    inventory = group_files(files, OPTIONS, NOW)
+    (group,) = inventory.groups
+    assert group.antennas == "ff" and 15 not in group.files
+    assert "antennas" in inventory.rejected[0]["reason"]
+
+
 # --- scanning ----------------------------------------------------------------------------------
 
 SMALL = RawGroup(jd0=2461066.41234, dec_app_deg=16.1, antennas=(0, 115, 30), n_times=3, n_chan=4)
@@ -197,6 +213,9 @@ def test_scan_reads_what_was_written(incoming):
     assert (group.id, group.state, group.n_integrations) == ("20260125T215339", "complete", 3)
     assert sorted(group.files) == list(range(16))
     assert group.dec_app_deg == pytest.approx(16.1)
+    assert int(group.antennas, 16) == 1 << 0 | 1 << 30 | 1 << 115
+    assert (group.n_channels, group.width_hz) == (64, pytest.approx(11.71875e6 / 4))
+    assert group.top_hz == pytest.approx(SMALL.frequencies(0)[0])
     assert inventory.rejected == []
 
 
