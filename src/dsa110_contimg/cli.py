@@ -7,12 +7,18 @@ start-up. Each step module offers ``argparser()`` and ``main(args)``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import json
 import logging
+import os
+import signal
 import sys
+import threading
+import traceback
 
 from . import __version__
-from .errors import ContimgError
+from .errors import MARK, Stopped, cause_of, message_of, status_of
 
 #: step -> (module, what it does). Order is that of the chain.
 STEPS = {
@@ -55,27 +61,68 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 1 to 4 as in `dsa110_contimg.errors`.
+        Exit status: 0 done, 1 to 6 as in `dsa110_contimg.errors`, 130 interrupted, 143 terminated.
     """
     argv = sys.argv[1:] if argv is None else argv
     known = STEPS | COMMANDS
     if not argv or argv[0] not in known:
         return _overview(argv)
     name = argv[0]
-    module = importlib.import_module(f".{known[name][0]}", __package__)
-    parsers = getattr(module, "PARSERS", None)  # modules with several commands
-    parser, run = parsers[name] if parsers else (module.argparser, module.main)
-    args = parser().parse_args(argv[1:])
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    is_step = name in STEPS
     try:
-        return run(args) or 0
-    except ContimgError as error:
-        print(f"contimg {name}: {error}", file=sys.stderr)
-        return error.status
+        module = importlib.import_module(f".{known[name][0]}", __package__)
+        parsers = getattr(module, "PARSERS", None)  # modules with several commands
+        parser, run = parsers[name] if parsers else (module.argparser, module.main)
+        args = parser().parse_args(argv[1:])
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+        )
+        with _ending_in_order() if is_step else contextlib.nullcontext():
+            return run(args) or 0
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        return 130
+    except (Exception, Stopped) as error:
+        _tell(name, error, for_programs=is_step and not sys.stderr.isatty())
+        return status_of(error)
+
+
+def _tell(name: str, error: BaseException, for_programs: bool) -> None:
+    """Say why a step failed: in one line for people, and in one for the launcher.
+
+    A full disk may take the log, too: that is no reason for a second error.
+    """
+    cause, message = cause_of(error), message_of(error)
+    with contextlib.suppress(OSError, ValueError):
+        if cause == "bug":
+            traceback.print_exception(error)
+        print(f"contimg {name}: {message}", file=sys.stderr)
+        if for_programs:
+            told = {"cause": cause, "message": message, "status": status_of(error)}
+            sys.stdout.flush()
+            print(MARK + json.dumps(told), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _ending_in_order():
+    """Let a step that is asked to end stop its programs and remove what it has not finished."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    me = os.getpid()
+
+    def stop(number, frame):
+        if os.getpid() == me:
+            raise Stopped
+        signal.signal(number, signal.SIG_DFL)  # a worker has nothing to put in order
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _overview(argv: list[str]) -> int:

@@ -10,13 +10,17 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ToolError, ToolStopped
+from .errors import ToolAbsent, ToolError, ToolStopped, ToolTimeout, trouble_in
 
 __all__ = ["ToolResult", "find_tool", "run_tool"]
+
+#: In front of a command: the kernel kills the program when the thread that started it is gone. A
+#: killed step would leave an imager at work that writes where the next attempt does.
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,12 @@ def find_tool(name: str) -> str:
 
     Raises
     ------
-    ToolError
+    ToolAbsent
         If it is not installed, with the way to install it.
     """
     path = shutil.which(name)
     if path is None:
-        raise ToolError(
+        raise ToolAbsent(
             f"{name} is not installed; install it with 'apt-get install {name}' "
             f"(or from conda), then run again"
         )
@@ -56,7 +60,8 @@ def run_tool(
     """Run a program to its end, echoing its output to this process's standard output.
 
     The program gets its own process group, and the whole group is killed when the time limit is
-    reached, when `watch` finds trouble, or when this process is interrupted.
+    reached, when `watch` finds trouble, or when this process is interrupted. When this process is
+    killed, the kernel kills the program, too.
 
     Parameters
     ----------
@@ -74,27 +79,25 @@ def run_tool(
     Raises
     ------
     ToolError
-        If the program is absent or fails; `ToolStopped` if `watch` or the limit stopped it.
+        If the program is absent (`ToolAbsent`) or fails; `ToolStopped` if `watch` stopped it,
+        `ToolTimeout` if the limit did.
     """
     name = Path(command[0]).name
+    find_tool(command[0])  # says how to install it
     print("$ " + shlex.join(command), flush=True)
     started = time.monotonic()
     tail: deque[str] = deque(maxlen=30)
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        find_tool(name)  # says how to install it
-        raise
+    process = subprocess.Popen(
+        [*_DIE_WITH_PARENT, *command],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     expired = threading.Event()
     trouble: str | None = None
 
@@ -118,12 +121,18 @@ def run_tool(
     if trouble is not None:
         raise ToolStopped(f"{name} was stopped: {trouble}")
     if expired.is_set():
-        raise ToolStopped(f"{name} was stopped after its time limit of {timeout_s:.0f} s")
+        raise ToolTimeout(f"{name} was stopped after its time limit of {timeout_s:.0f} s")
     if status != 0:
-        last = next((text for text in reversed(tail) if text.strip()), "no output")
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        raise ToolError(f"{name} failed ({how}): {last.strip()}")
+        raise ToolError(f"{name} failed ({how}): {_last_words(tail)}")
     return ToolResult(list(command), seconds, list(tail))
+
+
+def _last_words(tail: Sequence[str]) -> str:
+    """Return the line that says most of a failure: one that tells a known trouble, or the last."""
+    lines = [line.strip(" +>") for line in reversed(tail)]
+    words = [line for line in lines if any(map(str.isalpha, line))]
+    return next((line for line in words if trouble_in(line)), next(iter(words), "no output"))
 
 
 def _kill_group(process: subprocess.Popen) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from . import fitsheaders, seeding, tclean, tileqa, wsclean
 from .beam import TileBeam
 from .config import ImagingOptions, add_options, from_args
-from .errors import DataError, ToolStopped
+from .errors import DataError, ToolStopped, ToolTimeout
 from .external import find_tool, run_tool
 from .products import Sidecar, read_sidecar, sidecar_path
 from .recipes import Recipe, resolve, safer
@@ -290,7 +290,11 @@ def _write_mask(job: Job, path: Path) -> None:
 def _clean(
     job: Job, tile: Tile, mask: Path | None, scratch: Path, sidecar: Sidecar, clock: _Clock
 ) -> Imaged | None:
-    """Run the imager, a second time with safer settings if it had to be stopped; None if twice."""
+    """Run the imager, a second time with safer settings if it had to be stopped.
+
+    None if it diverged twice: that is the data's fault. One that does not end is a failure, which
+    another day may not have.
+    """
     engine = ENGINES[job.options.engine]
     sidecar.tools[job.options.engine] = engine.version()
     for attempt, recipe in enumerate((job.recipe, safer(job.recipe)), 1):
@@ -317,6 +321,8 @@ def _clean(
         except ToolStopped as error:
             sidecar.warn(f"attempt {attempt}: {error}")
             shutil.rmtree(work)
+            if isinstance(error, ToolTimeout) and attempt > 1:
+                raise
             continue
         return _read(engine.outputs(recipe, work / "tile"))
     sidecar.fail("the imager was stopped twice; the image is blank")

@@ -1,12 +1,13 @@
 """Programs are watched, limited in time, and die with all their children."""
 
 import os
+import subprocess
 import sys
 import time
 
 import pytest
 
-from dsa110_contimg.errors import ToolError
+from dsa110_contimg.errors import ToolError, cause_of
 from dsa110_contimg.external import find_tool, run_tool
 
 PYTHON = sys.executable
@@ -74,3 +75,33 @@ def _runs(pid: int) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def test_an_imagers_frame_is_not_its_last_word():
+    """WSClean frames its last message with crosses."""
+    frame = "+ + + + + +"
+    script = f"print('{frame}\\n+ An exception occured:\\n+ >>> bad option\\n{frame}'); exit(255)"
+    with pytest.raises(ToolError, match=r"exit status 255\): bad option$"):
+        run_tool([PYTHON, "-c", script], timeout_s=20)
+
+
+def test_a_trouble_of_the_machine_is_the_last_word_wherever_it_stands():
+    script = "print('x: No space left on device\\nIf you think this is a bug, write'); exit(1)"
+    with pytest.raises(ToolError, match="No space left on device") as caught:
+        run_tool([PYTHON, "-c", script], timeout_s=20)
+    assert cause_of(caught.value) == "transient"
+
+
+def test_a_killed_step_takes_its_program_along(tmp_path):
+    pid_file = tmp_path / "pid"
+    inner = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    outer = (
+        "from dsa110_contimg.external import run_tool\n"
+        f"run_tool([{PYTHON!r}, '-c', {inner!r}], timeout_s=60)\n"
+    )
+    step = subprocess.Popen([PYTHON, "-c", outer], stdout=subprocess.DEVNULL)
+    while not (pid_file.exists() and pid_file.read_text()):
+        time.sleep(0.05)
+    step.kill()
+    step.wait()
+    assert not _runs(int(pid_file.read_text()))
