@@ -56,6 +56,8 @@ PASSBAND_BASELINES, PASSBAND_INTEGRATIONS = 24, 6
 BLOCK_BASELINES = 256
 #: Lower edges of the baseline-length bins of the statistics, m.
 LENGTH_BINS_M = (0.0, 50.0, 200.0, 500.0, 1000.0, 1500.0)
+#: Most blocks of channels in the statistics by antenna and frequency.
+CHANNEL_BLOCKS = 48
 
 
 def strategy_path() -> Path:
@@ -181,6 +183,13 @@ def find_dead_antennas(
     return dead
 
 
+def _percent_in_blocks(fraction: np.ndarray) -> list[int]:
+    """Return the flagged percentage in blocks of channels of a (rows, n_chan, n_pol) array."""
+    by_channel = fraction.mean(axis=(0, 2))
+    blocks = np.array_split(by_channel, min(CHANNEL_BLOCKS, len(by_channel)))
+    return [round(100 * float(block.mean())) for block in blocks]
+
+
 def flag_statistics(
     count: np.ndarray,
     n_times: int,
@@ -215,7 +224,8 @@ def flag_statistics(
     dict
         ``flagged_fraction``, ``flagged_fraction_effective``, ``absent_antennas``,
         ``absent_channels`` (count), and effective fractions ``by_antenna``, ``by_channel``,
-        ``by_baseline_length``, ``by_polarization``.
+        ``by_baseline_length``, ``by_polarization``; ``percent_by_antenna_block`` has a percentage
+        for each of up to `CHANNEL_BLOCKS` blocks of channels, absent ones included.
     """
     cross = antenna1 != antenna2
     fraction = count[cross] / n_times
@@ -224,11 +234,12 @@ def flag_statistics(
     present = [n for n in numbers if (fraction[(a1 == n) | (a2 == n)] < 1).any()]
     channels = (fraction < 1).any(axis=(0, 2))
     rows = np.isin(a1, present) & np.isin(a2, present)
-    effective = fraction[rows][:, channels]
+    fraction_present = fraction[rows]
+    effective = fraction_present[:, channels]
     a1, a2, length = a1[rows], a2[rows], length[rows]
     by_channel = np.ones(count.shape[1])
     if rows.any():
-        by_channel = fraction[rows].mean(axis=(0, 2))
+        by_channel = fraction_present.mean(axis=(0, 2))
     edges = [*LENGTH_BINS_M, np.inf]
     bins = {
         f"{low:.0f}-{high:.0f} m" if np.isfinite(high) else f">{low:.0f} m": (length >= low)
@@ -244,6 +255,9 @@ def flag_statistics(
             names[n]: _rounded(effective[(a1 == n) | (a2 == n)].mean()) for n in present
         },
         "by_channel": [_rounded(f) for f in by_channel],
+        "percent_by_antenna_block": {
+            names[n]: _percent_in_blocks(fraction_present[(a1 == n) | (a2 == n)]) for n in present
+        },
         "by_baseline_length": {
             label: _rounded(effective[chosen].mean())
             for label, chosen in bins.items()

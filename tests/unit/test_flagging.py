@@ -103,6 +103,15 @@ def test_statistics_tell_raw_from_effective():
     assert result["by_channel"][9] == 1.0
     assert result["by_channel"][4] == pytest.approx(0.5 / 6, abs=1e-5)
     assert list(result["by_baseline_length"]) == ["50-200 m"]
+    # antenna B meets C and D: 2 baselines x 2 polarisations
+    expected = [0] * 4 + [12] + [0] * 4 + [100]
+    assert result["percent_by_antenna_block"]["B"] == expected
+
+
+def test_blocks_of_channels_are_means_that_cover_the_band():
+    fraction = np.repeat(np.arange(768)[None, :, None] / 768, 2, axis=2)
+    blocks = flagging._percent_in_blocks(fraction)
+    assert blocks == [round(100 * (16 * k + 7.5) / 768) for k in range(48)]
 
 
 @pytest.mark.parametrize(
