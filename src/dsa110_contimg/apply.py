@@ -24,6 +24,7 @@ from .config import ApplyOptions, add_options, from_args
 from .errors import DataError
 from .products import Sidecar, parse_group, read_sidecar, replacing, write_text
 from .telescope import C_M_S, DISH_DIAMETER_M, EARTH_RATE_RAD_S
+from .visibilities import summarise_ms
 
 __all__ = ["Averaging", "apply_calibration", "choose_averaging", "choose_candidate"]
 
@@ -281,6 +282,7 @@ def apply_calibration(
             _transform(casa, ms, temporary, chosen, averaging, shape["integration_s"])
             sidecar.timings_s["mstransform"] = time.monotonic() - started
             sidecar.qa = _describe(temporary, tile, chosen, averaging)
+            sidecar.qa["visibilities"] = summarise_ms(temporary)
         _judge(sidecar, tile, chosen)
     record = {
         "target": parse_group(out),
