@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-import synthetic_ms
 
+import synthetic_ms
 from dsa110_contimg import visibilities
 
 
