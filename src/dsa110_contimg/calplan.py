@@ -6,8 +6,9 @@ solutions that exist. It runs whenever the Snakefile is parsed, so it imports no
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import numpy as np
 from .config import CalibrationOptions
 from .products import night_of
 
-__all__ = ["CalibrationPlan", "find_transits", "plan_calibration"]
+__all__ = ["CalibrationPlan", "find_transits", "plan_calibration", "why_unfit"]
 
 #: Sidereal rate: how fast the meridian moves through right ascension, degrees per second.
 RA_DEG_PER_S = 360.98564736629 / 86400
@@ -26,6 +27,8 @@ GAP_S = 5.0
 BAND_CENTRE_HZ = 1.405e9
 #: Solutions that a group may fall back on, the first included.
 MAX_CANDIDATES = 3
+#: A solution must have this share of a group's antennas.
+LEAST_COMMON_ANTENNAS = 0.5
 
 
 class GroupLike(Protocol):
@@ -37,6 +40,11 @@ class GroupLike(Protocol):
     dec_app_deg: float
     ra_deg: float
     dec_deg: float
+    files: Mapping[int, str]
+    antennas: str
+    top_hz: float
+    width_hz: float
+    n_channels: int
 
 
 class CalibratorLike(Protocol):
@@ -46,8 +54,13 @@ class CalibratorLike(Protocol):
     ra_deg: float
     dec_deg: float
     steady: bool
+    anchor: str
 
     def flux(self, freq_hz: float) -> float: ...
+
+
+#: Share of a calibrator in its field, for a declination of the pointing.
+ShareOf = Callable[[CalibratorLike, float], float]
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,8 @@ class CalibrationPlan:
     Attributes
     ----------
     transits : dict of str to str
-        Group id to the name of the calibrator that transits during it.
+        Group id to the name of the calibrator that transits during it: of every steady one, and of
+        those others that serve some group.
     candidates : dict of str to list of str
         Group id to the ids of the calibrator groups that may serve it, best first.
     refused : dict of str to str
@@ -75,14 +89,20 @@ def plan_calibration(
     options: CalibrationOptions,
     records: Mapping[str, Mapping[str, Any]] | None = None,
     verdicts: Mapping[str, str] | None = None,
+    share: ShareOf | None = None,
 ) -> CalibrationPlan:
     """Assign calibrator transits to groups.
 
-    Within `validity_h` the nearest solution in time serves first, one on a steady calibrator before
-    one on any other; then come borrowed ones, up to `borrow_days`. The best one's night gives all
-    candidates. Solutions on another strip, and those that failed, never serve. A group that was
-    calibrated keeps its recorded candidates, so that a solution which appears later changes nothing
-    that is done; the record is void when the solution it chose has failed since.
+    A solution may serve a group when it is of the same strip, covers its band, has at least half of
+    its antennas, and has not failed. Within `validity_h` one that has all of the group's antennas
+    and subbands serves before one that does not, one on a steady calibrator before one on any
+    other, and then the nearest in time. Where there is none, borrowed ones follow in the same
+    order, up to `borrow_days`. The best one's night gives all candidates; behind steady
+    calibrators stands one other, the nearest to the first of them.
+
+    A group that was calibrated keeps its recorded candidates, so that a solution which appears
+    later changes nothing that is done; the record is void when the solution it chose has failed
+    since.
 
     Parameters
     ----------
@@ -96,29 +116,29 @@ def plan_calibration(
         Group id to the content of its ``calibration.json``.
     verdicts : mapping, optional
         Calibrator group id to the verdict of its solution; absent where it is still to be solved.
+    share : callable, optional
+        See `find_transits`.
     """
     records, verdicts = records or {}, verdicts or {}
-    transits = find_transits(groups, calibrators, options)
+    transits = find_transits(groups, calibrators, options, share)
     steady = {c.name: c.steady for c in calibrators}
-    by_id = {g.id: g for g in groups}
-    solutions = [by_id[g] for g in transits]
-    plan = CalibrationPlan(transits=dict(transits))
+    solutions = _Solutions.of([g for g in groups if g.id in transits], transits, steady)
+    plan = CalibrationPlan()
     for group in groups:
         record = records.get(group.id)
         if record and _still_holds(record, verdicts):
             plan.candidates[group.id] = list(record["candidates"])
-            for solution, name in record.get("calibrators", {}).items():
-                plan.transits.setdefault(solution, name)
+            plan.transits.update(record.get("calibrators", {}))
             continue
-        ranked = _rank(group, solutions, transits, steady, options)
-        usable = [s for s in ranked if verdicts.get(s) != "fail"]
-        if usable:
-            # A night rests on its own solutions, or on one other: not on whatever else would serve.
-            night = night_of(usable[0])
-            ladder = [s for s in usable if night_of(s) == night]
-            plan.candidates[group.id] = ladder[:MAX_CANDIDATES]
+        ladder = _ladder(group, solutions, options, verdicts)
+        if ladder:
+            plan.candidates[group.id] = ladder
         else:
-            plan.refused[group.id] = _refusal(group, ranked, options)
+            plan.refused[group.id] = _refusal(group, solutions, options, verdicts)
+    used = {solution for ladder in plan.candidates.values() for solution in ladder}
+    for solution, name in transits.items():
+        if solution in used or steady[name]:
+            plan.transits[solution] = name
     return plan
 
 
@@ -126,49 +146,71 @@ def find_transits(
     groups: Sequence[GroupLike],
     calibrators: Sequence[CalibratorLike],
     options: CalibrationOptions,
+    share: ShareOf | None = None,
 ) -> dict[str, str]:
     """Return which groups hold the transit of which calibrator.
 
     The right ascension of the calibrator must lie within the tile, its declination within
-    `max_offset_deg` of the pointing, and its flux times the beam above `min_flux_jy`. Of several in
-    one tile the first steady one in the order of `calibrators` is taken, or else the one with the
-    largest flux times beam. Of two tiles that both hold a transit, the one nearer to it counts.
+    `max_offset_deg` of the pointing, its flux times the beam be above `min_flux_jy`, and its share
+    of the field above `min_field_share`. Of several in one tile the first steady one in the order
+    of `calibrators` is taken; without one, the one with the largest flux times beam, of the list
+    (`anchor`) that comes first. Of two tiles that both hold a transit, the one nearer to it counts.
+
+    Parameters
+    ----------
+    groups, calibrators, options
+        As of `plan_calibration`.
+    share : callable, optional
+        Gives the share of a calibrator (first argument) in the beam-weighted flux of its field when
+        the pointing is at a declination, ICRS, deg (second argument); see `fieldshare`.
     """
     if not groups or not calibrators:
         return {}
+    order = sorted(groups, key=lambda g: g.dec_deg)
     group_ra, group_dec, group_mjd, half_s = (
         np.array(column)
         for column in zip(
-            *(
-                (g.ra_deg, g.dec_deg, g.start_mjd + g.duration_s / 2 / 86400, g.duration_s / 2)
-                for g in groups
-            ),
-            strict=True,
+            *((g.ra_deg, g.dec_deg, _middle_mjd(g), g.duration_s / 2) for g in order), strict=True
         )
     )
+    lists = {name: n for n, name in enumerate(dict.fromkeys(c.anchor for c in calibrators))}
     found: dict[int, list[tuple]] = {}
     for rank, calibrator in enumerate(calibrators):
+        reach = options.max_offset_deg
+        first, last = np.searchsorted(
+            group_dec, (calibrator.dec_deg - reach, calibrator.dec_deg + reach)
+        )
+        if first == last or calibrator.flux(BAND_CENTRE_HZ) < options.min_flux_jy:
+            continue
         # Seconds from mid-tile to transit; the meridian moves east.
-        late_s = ((calibrator.ra_deg - group_ra + 180) % 360 - 180) / RA_DEG_PER_S
-        offset_deg = np.abs(calibrator.dec_deg - group_dec)
-        near = (np.abs(late_s) <= half_s + GAP_S) & (offset_deg <= options.max_offset_deg)
-        for i in _one_tile_each(np.flatnonzero(near), late_s, group_mjd, half_s):
-            flux = _apparent_flux(calibrator, offset_deg[i])
-            if flux >= options.min_flux_jy:
-                order = (0, rank) if calibrator.steady else (1, -flux)
-                found.setdefault(int(i), []).append((order, calibrator.name))
-    return {groups[i].id: min(found[i])[1] for i in sorted(found)}
+        late_s = ((calibrator.ra_deg - group_ra[first:last] + 180) % 360 - 180) / RA_DEG_PER_S
+        near = first + np.flatnonzero(np.abs(late_s) <= half_s[first:last] + GAP_S)
+        late = dict(zip(near, np.abs(late_s[near - first]), strict=True))
+        for i in _one_tile_each(late, group_mjd, half_s):
+            flux = _apparent_flux(calibrator, abs(calibrator.dec_deg - group_dec[i]))
+            if flux < options.min_flux_jy:
+                continue
+            if share is not None and share(calibrator, group_dec[i]) < options.min_field_share:
+                continue
+            place = (0, rank, 0) if calibrator.steady else (1, lists[calibrator.anchor], -flux)
+            found.setdefault(i, []).append((place, calibrator.name))
+    chosen = {order[i].id: min(names)[1] for i, names in found.items()}
+    return {g.id: chosen[g.id] for g in groups if g.id in chosen}
 
 
 def _one_tile_each(
-    tiles: np.ndarray, late_s: np.ndarray, mid_mjd: np.ndarray, half_s: np.ndarray
+    late_s: Mapping[int, float], mid_mjd: np.ndarray, half_s: np.ndarray
 ) -> list[int]:
     """Drop tiles that overlap in time (within the gap) with one nearer to the same transit."""
     kept: list[int] = []
-    for i in sorted(tiles, key=lambda i: abs(late_s[i])):
-        apart_s = [abs(mid_mjd[i] - mid_mjd[k]) * 86400 for k in kept]
-        if all(s > half_s[i] + half_s[k] + 2 * GAP_S for s, k in zip(apart_s, kept, strict=True)):
-            kept.append(i)
+    for i in sorted(late_s, key=lambda i: mid_mjd[i]):
+        if kept:
+            k = kept[-1]
+            apart_s = (mid_mjd[i] - mid_mjd[k]) * 86400
+            if apart_s <= half_s[i] + half_s[k] + 2 * GAP_S:
+                kept[-1] = min(k, i, key=lambda j: late_s[j])
+                continue
+        kept.append(i)
     return kept
 
 
@@ -189,29 +231,116 @@ def _middle_mjd(group: GroupLike) -> float:
     return group.start_mjd + group.duration_s / 2 / 86400
 
 
-def _rank(
+@dataclass(frozen=True)
+class _Solutions:
+    """Groups that hold a transit, in order of time."""
+
+    groups: list[GroupLike]
+    mjd: list[float]
+    steady: dict[str, bool]
+
+    @classmethod
+    def of(
+        cls, groups: Sequence[GroupLike], transits: Mapping[str, str], steady: Mapping[str, bool]
+    ) -> _Solutions:
+        ordered = sorted(groups, key=_middle_mjd)
+        return cls(
+            ordered,
+            [_middle_mjd(g) for g in ordered],
+            {g.id: steady[transits[g.id]] for g in ordered},
+        )
+
+    def near(self, group: GroupLike, hours: float, strip_deg: float) -> list[GroupLike]:
+        """Return those of a group's strip within some hours."""
+        middle = _middle_mjd(group)
+        first = bisect.bisect_left(self.mjd, middle - hours / 24)
+        last = bisect.bisect_right(self.mjd, middle + hours / 24)
+        return [
+            s
+            for s in self.groups[first:last]
+            if abs(s.dec_app_deg - group.dec_app_deg) <= strip_deg
+        ]
+
+
+def _ladder(
     group: GroupLike,
-    solutions: Sequence[GroupLike],
-    transits: Mapping[str, str],
-    steady: Mapping[str, bool],
+    solutions: _Solutions,
     options: CalibrationOptions,
+    verdicts: Mapping[str, str],
 ) -> list[str]:
-    """Return the ids of the solutions that may serve a group, best first."""
-    ranked = []
-    for solution in solutions:
-        if abs(solution.dec_app_deg - group.dec_app_deg) > options.strip_deg:
-            continue
-        apart_h = abs(_middle_mjd(solution) - _middle_mjd(group)) * 24
-        borrowed = apart_h > options.validity_h
-        if borrowed and apart_h > options.borrow_days * 24:
-            continue
-        ranked.append((borrowed, not steady[transits[solution.id]], apart_h, solution.id))
-    return [solution for *_, solution in sorted(ranked)]
+    """Return the ids of the solutions that serve a group, best first."""
+    for hours in (options.validity_h, options.borrow_days * 24):
+        usable = [
+            s
+            for s in solutions.near(group, hours, options.strip_deg)
+            if verdicts.get(s.id) != "fail" and why_unfit(s, group) is None
+        ]
+        if usable:
+            break
+    else:
+        return []
+
+    def place(solution: GroupLike) -> tuple:
+        apart = abs(_middle_mjd(solution) - _middle_mjd(group))
+        return not _is_whole(solution, group), not solutions.steady[solution.id], apart, solution.id
+
+    usable.sort(key=place)
+    # A night rests on its own solutions, or on one other: not on whatever else would serve.
+    night = night_of(usable[0].id)
+    usable = [s for s in usable if night_of(s.id) == night]
+    standards = [s for s in usable if solutions.steady[s.id]][:MAX_CANDIDATES]
+    others = [s for s in usable if not solutions.steady[s.id]]
+    if standards and others:
+        # One fallback that all groups share: each one more is one more to be solved.
+        others = [min(others, key=lambda s: abs(_middle_mjd(s) - _middle_mjd(standards[0])))]
+    ladder = sorted((standards + others), key=place)[:MAX_CANDIDATES]
+    return [s.id for s in ladder]
 
 
-def _refusal(group: GroupLike, failed: Sequence[str], options: CalibrationOptions) -> str:
-    if failed:
-        return f"every calibration that could serve it failed: {', '.join(failed)}"
+def why_unfit(solution: GroupLike, group: GroupLike) -> str | None:
+    """Return why a solution's antennas or channels cannot serve a group, or None if they can.
+
+    What is not known of either is taken to fit; `apply` looks again at the tables themselves.
+    """
+    if solution.antennas and group.antennas:
+        wanted = int(group.antennas, 16)
+        common = (wanted & int(solution.antennas, 16)).bit_count()
+        if common < LEAST_COMMON_ANTENNAS * wanted.bit_count():
+            return f"it has only {common} of the {wanted.bit_count()} antennas"
+    if solution.n_channels and group.n_channels:
+        (low, high), (from_hz, to_hz) = _band(group), _band(solution)
+        margin = max(solution.width_hz, group.width_hz) * 0.55
+        if low < from_hz - margin or high > to_hz + margin:
+            return f"it covers {from_hz / 1e6:.1f} to {to_hz / 1e6:.1f} MHz"
+    return None
+
+
+def _band(group: GroupLike) -> tuple[float, float]:
+    """Return the edges of the band, Hz."""
+    top = group.top_hz + group.width_hz / 2
+    return top - group.n_channels * group.width_hz, top
+
+
+def _is_whole(solution: GroupLike, group: GroupLike) -> bool:
+    """Return whether a solution has all of a group's antennas and subbands."""
+    known = bool(solution.antennas and group.antennas)
+    lacks = known and int(group.antennas, 16) & ~int(solution.antennas, 16)
+    return not lacks and set(group.files) <= set(solution.files)
+
+
+def _refusal(
+    group: GroupLike,
+    solutions: _Solutions,
+    options: CalibrationOptions,
+    verdicts: Mapping[str, str],
+) -> str:
+    hours = max(options.borrow_days * 24, options.validity_h)
+    near = solutions.near(group, hours, options.strip_deg)
+    reasons = [
+        f"{s.id} {'failed' if verdicts.get(s.id) == 'fail' else why_unfit(s, group)}" for s in near
+    ]
+    if reasons:
+        return f"no calibration can serve it: {'; '.join(reasons)}"
     return (
         f"no calibrator transit within {options.borrow_days:g} days at declinations within "
         f"{options.strip_deg:g} deg of {group.dec_app_deg:+.2f}"

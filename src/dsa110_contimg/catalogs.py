@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_ALPHA",
     "REFERENCE_HZ",
+    "SAME_SOURCE_ARCSEC",
+    "VLA_LIST",
     "Calibrator",
+    "all_calibrators",
     "find_calibrator",
     "flux_at",
     "flux_standards",
@@ -39,6 +42,11 @@ __all__ = [
 REFERENCE_HZ = 1.4e9
 #: Spectral index of a source for which none is known (mean of the NVSS population).
 DEFAULT_ALPHA = -0.7
+
+#: Entries of two lists this close to each other are one source, arcsec.
+SAME_SOURCE_ARCSEC = 45.0
+#: Anchor of the calibrators of the VLA list.
+VLA_LIST = "VLA calibrator list"
 
 #: Range in which the calibrators' spectra are used, Hz.
 _VALID_HZ = (1e9, 2e9)
@@ -165,7 +173,7 @@ def vla_calibrators() -> tuple[Calibrator, ...]:
                 flux,
                 alpha,
                 freq_hz=_VLA_L_HZ,
-                anchor="VLA calibrator list",
+                anchor=VLA_LIST,
                 aliases=(row["alt_name"],) if row["alt_name"] else (),
             )
         )
@@ -219,16 +227,38 @@ def _calibrator(row: dict, where: str) -> Calibrator:
     )
 
 
+def all_calibrators(path: str | os.PathLike | None = None) -> tuple[Calibrator, ...]:
+    """Return all calibrators, in order of preference: flux standards, VLA list, user's table.
+
+    What the user's table says of a source replaces what the VLA list says of it.
+
+    Parameters
+    ----------
+    path : path, optional
+        The user's table.
+    """
+    user = read_calibrators(path) if path else ()
+    listed = [c for c in vla_calibrators() if not any(_same(c, other) for other in user)]
+    return (*flux_standards(), *listed, *user)
+
+
+def _same(a: Calibrator, b: Calibrator) -> bool:
+    """Return whether two entries share a name or a place."""
+    if {a.name, *a.aliases} & {b.name, *b.aliases}:
+        return True
+    off_ra = ((a.ra_deg - b.ra_deg + 180) % 360 - 180) * math.cos(math.radians(a.dec_deg))
+    return math.hypot(off_ra, a.dec_deg - b.dec_deg) * 3600 < SAME_SOURCE_ARCSEC
+
+
 def find_calibrator(name: str, path: str | os.PathLike | None = None) -> Calibrator:
-    """Return the calibrator of a name or alias: flux standards, user's table, VLA list, in order.
+    """Return the calibrator of a name or alias, from `all_calibrators`.
 
     Raises
     ------
     DataError
         If no table knows it.
     """
-    user = read_calibrators(path) if path else ()
-    for calibrator in (*flux_standards(), *user, *vla_calibrators()):
+    for calibrator in all_calibrators(path):
         if name in (calibrator.name, *calibrator.aliases):
             return calibrator
     raise DataError(

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FieldModel", "direction_offsets", "field_model", "predict", "write_working_copy"]
 
-#: Catalogue entries this close to the calibrator are the calibrator, arcsec.
-SAME_SOURCE_ARCSEC = 45.0
 #: Neighbours are modelled when their mean apparent flux exceeds this share of the calibrator's ...
 LEAST_SHARE = 5e-4
 #: ... the brightest so many of them.
@@ -122,7 +120,7 @@ def _near(catalog: pd.DataFrame, beam: TileBeam, calibrator: catalogs.Calibrator
     off_centre = separation_rad(beam.ra_deg[middle], beam.dec_deg[middle], ra, dec)
     off_calibrator = separation_rad(calibrator.ra_deg, calibrator.dec_deg, ra, dec)
     return (off_centre < math.radians(SEARCH_RADIUS_DEG)) & (
-        off_calibrator > math.radians(SAME_SOURCE_ARCSEC / 3600)
+        off_calibrator > math.radians(catalogs.SAME_SOURCE_ARCSEC / 3600)
     )
 
 

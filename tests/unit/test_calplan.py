@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -24,6 +24,11 @@ class Tile:
     dec_deg: float = 33.2
     dec_app_deg: float = 33.3
     duration_s: float = TILE_S
+    files: dict = field(default_factory=lambda: dict.fromkeys(range(16), "raw"))
+    antennas: str = "ffff"
+    top_hz: float = 1498.6e6
+    width_hz: float = 244140.625
+    n_channels: int = 768
 
 
 def night(start_mjd, ra_start_deg, n, dec_deg=33.2):
@@ -159,6 +164,88 @@ def test_failed_solution_is_not_used_and_the_next_is():
     )
     assert not plan.candidates
     assert first.id in plan.refused[target.id]
+
+
+def test_another_antenna_set_serves_only_where_no_whole_one_does():
+    # A solution of the same day, far in time, has all antennas; a near one lacks four of them.
+    whole, partial = at_transit(C48, 61000.2), at_transit(C48, 61000.2 + DAY)
+    partial.antennas = "fff0"
+    target = Tile("20251122T030000", 61001.125, 12.0)
+    plan = plan_calibration([whole, partial, target], [C48], OPTIONS)
+    assert plan.candidates[target.id][0] == whole.id
+    assert plan.candidates[partial.id] == [partial.id]  # it has all that this tile has
+    plan = plan_calibration([partial, target], [C48], OPTIONS)
+    assert plan.candidates[target.id] == [partial.id]
+
+
+def test_too_few_common_antennas_never_serve():
+    solution = replace(at_transit(C48, 61000.2), antennas="3f")
+    target = Tile("20251121T063000", 61000.275, 52.0)
+    plan = plan_calibration([solution, target], [C48], OPTIONS)
+    assert target.id not in plan.candidates
+    assert "only 6 of the 16 antennas" in plan.refused[target.id]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"width_hz": 4 * 244140.625, "n_channels": 192, "top_hz": 1498.6e6 - 366210.0}, True),
+        ({"n_channels": 384}, False),
+        ({"top_hz": 1490e6}, False),
+        ({"n_channels": 0}, True),  # not known
+        ({"antennas": ""}, True),
+    ],
+)
+def test_solution_covers_the_band(changes, fits):
+    solution = replace(at_transit(C48, 61000.2), **changes)
+    target = Tile("20251121T063000", 61000.275, 52.0)
+    plan = plan_calibration([solution, target], [C48], OPTIONS)
+    assert (plan.candidates.get(target.id) == [solution.id]) == fits
+    assert fits or "MHz" in plan.refused[target.id]
+
+
+def test_solution_with_all_subbands_before_a_nearer_one_that_lacks_some():
+    whole, partial = at_transit(C48, 61000.2), at_transit(C48, 61000.2 + DAY)
+    partial.files = dict.fromkeys(range(14), "raw")
+    target = Tile("20251122T030000", 61001.125, 12.0)
+    plan = plan_calibration([whole, partial, target], [C48], OPTIONS)
+    assert plan.candidates[target.id] == [whole.id]
+
+
+def test_one_fallback_behind_the_standards_and_no_other_is_solved():
+    vla = [
+        catalogs.Calibrator.power_law(f"V{n}", C48.ra_deg + 15 * n, 33.2, 9.0, anchor="list")
+        for n in range(1, 6)
+    ]
+    tiles = [at_transit(c, 61000.2 + n / 24) for n, c in enumerate([C48, *vla])]
+    plan = plan_calibration(tiles, [C48, *vla], OPTIONS)
+    assert set(map(tuple, plan.candidates.values())) == {(tiles[0].id, tiles[1].id)}
+    assert plan.transits == {tiles[0].id: "3C48", tiles[1].id: "V1"}
+    plan = plan_calibration(tiles, [C48, *vla], OPTIONS, verdicts={tiles[0].id: "fail"})
+    assert plan.candidates[tiles[4].id] == [tiles[i].id for i in (4, 3, 5)]
+
+
+def test_first_list_before_a_brighter_calibrator_of_the_next():
+    first, second, weak = (
+        catalogs.Calibrator.power_law(name, C48.ra_deg, 33.2, flux, anchor=anchor)
+        for name, flux, anchor in (("F", 3.0, "list"), ("S", 9.0, "table"), ("W", 2.0, "list"))
+    )
+    tile = at_transit(C48, 61000.2)
+    assert find_transits([tile], [weak, first, second], OPTIONS) == {tile.id: "F"}
+
+
+def test_share_of_the_field_decides():
+    asked = []
+
+    def share(calibrator, dec_deg):
+        asked.append((calibrator.name, dec_deg))
+        return 0.1 if calibrator.name == "3C48" else 0.2
+
+    other = catalogs.Calibrator.power_law("V", C48.ra_deg, 33.2, 2.0, anchor="list")
+    tile = at_transit(C48, 61000.2)
+    assert find_transits([tile], [C48, other], OPTIONS, share) == {tile.id: "V"}
+    assert asked == [("3C48", 33.2), ("V", 33.2)]
 
 
 def test_at_most_three_candidates_all_of_one_night():

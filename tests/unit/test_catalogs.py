@@ -179,3 +179,19 @@ def test_flux_at():
 )
 def test_iau_names_truncate(ra, dec, name):
     assert catalogs.iau_name(ra, dec) == name
+
+
+def test_calibrators_in_order_and_the_users_word_before_the_list(tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text(
+        "name,ra_deg,dec_deg,flux_jy\n2253+161,1,2,12\nmine,128.7287,55.5725,7\nnew,10,20,3\n"
+    )
+    known = catalogs.all_calibrators(table)
+    anchors = list(dict.fromkeys(c.anchor for c in known))
+    assert anchors == ["Perley-Butler 2017", catalogs.VLA_LIST, "user's calibrator table"]
+    # 2253+161 goes by its name, 0834+555 by its place.
+    assert len(known) == len(catalogs.all_calibrators()) + 1
+    assert catalogs.find_calibrator("2253+161", table).dec_deg == 2
+    with pytest.raises(DataError, match="in no table"):
+        catalogs.find_calibrator("0834+555", table)
+    assert catalogs.find_calibrator("0834+555").anchor == catalogs.VLA_LIST

@@ -1,0 +1,64 @@
+"""Share of a calibrator in its field."""
+
+import os
+
+import pandas as pd
+import pytest
+
+from dsa110_contimg import catalogs, fieldshare
+from dsa110_contimg.beam import airy_power
+
+C48 = catalogs.find_calibrator("3C48")
+FREQ = 1.405e9
+
+
+def table(rows):
+    return pd.DataFrame(rows, columns=["name", "ra_deg", "dec_deg", "flux_jy", "alpha"])
+
+
+def test_share_is_the_ratio_of_apparent_fluxes():
+    field = table(
+        [
+            ("3C48", C48.ra_deg, C48.dec_deg, 99.0, 0.0),  # the catalogue's word does not count
+            ("near", C48.ra_deg, C48.dec_deg - 1.0, 8.0, 0.0),
+            ("far", C48.ra_deg, C48.dec_deg + 20.0, 1e4, 0.0),
+        ]
+    )
+    pointing = C48.dec_deg - 0.5
+    response = airy_power(0.5 / 57.29577951308232, FREQ)
+    own = C48.flux(FREQ) * response
+    expected = own / (own + 8.0 * response)
+    assert fieldshare.field_share(C48, field, pointing) == pytest.approx(expected, rel=1e-4)
+
+
+def test_calibrator_of_the_list_must_be_in_the_catalogue():
+    listed = catalogs.find_calibrator("2253+161")
+    empty = table([("other", 10.0, 10.0, 1.0, -0.7)])
+    known = table([("J", listed.ra_deg, listed.dec_deg + 30 / 3600, 10.0, -0.7)])
+    assert fieldshare.field_share(listed, empty, listed.dec_deg) == 0
+    assert fieldshare.field_share(listed, known, listed.dec_deg) == 1
+    assert fieldshare.field_share(C48, empty, C48.dec_deg) == 1
+
+
+def test_catalogue_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    path, kept = tmp_path / "catalog.csv", tmp_path / "results/shares.json"
+    near = f"near,{C48.ra_deg},{C48.dec_deg},5,0"
+    path.write_text(f"name,ra_deg,dec_deg,flux_jy,alpha\n{near}\n")
+    reads = []
+
+    def read(name):
+        reads.append(name)
+        return pd.read_csv(name)
+
+    monkeypatch.setattr(catalogs, "read_catalog", read)
+    first = fieldshare.FieldShares(path, kept)(C48, 33.2)
+    again = fieldshare.FieldShares(path, kept)
+    assert again(C48, 33.21) == first == 1
+    assert len(reads) == 1
+    kept.write_text("{not json")
+    fieldshare.FieldShares(path, kept)(C48, 33.2)
+    path.write_text(f"name,ra_deg,dec_deg,flux_jy,alpha\nx,{C48.ra_deg},{C48.dec_deg + 1},16,0\n")
+    os.utime(path, ns=(1, 1))
+    changed = fieldshare.FieldShares(path, kept)(C48, 33.2)
+    assert len(reads) == 3
+    assert 0.5 < changed < 0.7
