@@ -220,6 +220,81 @@ class QaOptions(Options):
     twice its error."""
 
 
+class OperationsOptions(Options):
+    """Unattended runs."""
+
+    budget_s: Positive = 3600.0
+    """Time after which a tick starts no further job, s."""
+    close_after_s: NonNegative = 900.0
+    """How long the files of a UTC day's last tile may take to arrive before the night closes, s."""
+    min_free_gb: NonNegative = 10.0
+    """Free space on the disk of the results, GB, below which no work starts."""
+    space_factor: Positive = 2.5
+    """Space that a tile needs, in units of its raw files: the Measurement Set, the calibrated data
+    while they exist, the maps."""
+
+
+class RetentionOptions(Options):
+    """What ``contimg purge`` removes of closed nights, and when. Days count from the closing of a
+    night; empty: kept. Images, measurements, calibration tables, mosaics, light curves, reports,
+    and all sidecars are never removed."""
+
+    automatic: bool = False
+    """Whether ticks purge; otherwise nothing is removed but by ``contimg purge --yes``."""
+    ms_days: NonNegative | None = 30.0
+    """Group files and Measurement Sets of groups whose image and photometry exist."""
+    calibrator_ms_days: NonNegative | None = 90.0
+    """The same, of groups that a calibration was solved on."""
+    maps_days: NonNegative | None = 90.0
+    """Maps that help to judge a tile: ``psf``, ``model``, ``residual``, ``pbcor``."""
+    raw_days: NonNegative | None = None
+    """Raw files of groups whose image and photometry exist; ``contimg purge`` wants ``--raw``,
+    too."""
+    logs_days: NonNegative | None = 90.0
+    """Logs and timings of jobs."""
+    runs_days: NonNegative | None = 365.0
+    """Records of runs, by their own age."""
+
+
+class AlertsOptions(Options):
+    """Who is told of troubles, and from when on. Without ``webhook`` and ``mail_to``, nobody."""
+
+    webhook: str | None = None
+    """URL that a JSON object with ``text`` (as Slack and Mattermost take it) and ``alerts`` is
+    posted to."""
+    mail_to: list[str] = []
+    """Addresses to send mail to."""
+    mail_from: str = "contimg@localhost"
+    """Sender of the mail."""
+    mail_host: str = "localhost"
+    """Mail server, ``HOST`` or ``HOST:PORT``; with STARTTLS if it offers that, and with
+    ``mail_user``."""
+    mail_user: str | None = None
+    """User at the mail server; the password is that in the environment variable
+    ``CONTIMG_MAIL_PASSWORD``."""
+    min_severity: Literal["info", "warning", "critical"] = "warning"
+    """Least severity that is told."""
+    repeat_h: Positive = 24.0
+    """Time after which a trouble that lasts is told again, h."""
+    silence_min: Positive | None = 60.0
+    """Time without new data that is told, min; empty: never."""
+    stale_calibration_h: Positive | None = 24.0
+    """Age of the last good calibration, at the last data, that is told, h."""
+    backlog: Annotated[int, Field(ge=1)] | None = 100
+    """Number of tiles waiting to be made that is told."""
+    failure_rate: Annotated[float, Field(gt=0, le=1)] | None = 0.1
+    """Share of the jobs of an hour that failed that is told, from the second failure on."""
+    disk_free: Fraction | None = 0.15
+    """Free share of a disk below which it is told."""
+    stuck_min: Positive | None = 30.0
+    """Time that a run may work without finishing a product, min."""
+    slow: Positive | None = 1.0
+    """With tiles waiting: data of an hour that are done in an hour, below which it is told."""
+    metrics: Path | None = None
+    """File for Prometheus' text-file collector; otherwise ``metrics.prom`` in the results
+    folder."""
+
+
 class Config(Options):
     """The whole configuration file."""
 
@@ -241,6 +316,9 @@ class Config(Options):
     mosaic: MosaicOptions = MosaicOptions()
     lightcurves: LightcurveOptions = LightcurveOptions()
     qa: QaOptions = QaOptions()
+    operations: OperationsOptions = OperationsOptions()
+    retention: RetentionOptions = RetentionOptions()
+    alerts: AlertsOptions = AlertsOptions()
 
 
 def load_config(values: dict[str, Any]) -> Config:
