@@ -12,6 +12,7 @@ from dsa110_contimg.beam import TileBeam
 #: Start of the data (MJD) and direction of the tile; any will do.
 START_MJD = 61068.9
 DEC_DEG = 33.1
+BANDWIDTH_HZ = telescope.N_SUBBANDS * telescope.N_CHANNELS_SUBBAND * telescope.CHANNEL_WIDTH_HZ
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ def pointings(n_times: int) -> dict:
     }
 
 
+def offset(ra_deg: float, dec_deg: float, scale: float = 1.0) -> np.ndarray:
+    """Return ``(l, m, n - 1)`` of a direction about the tile's centre."""
+    ra0, dec0 = np.deg2rad(tile_centre())
+    ra, dec = np.deg2rad(ra_deg) - ra0, np.deg2rad(dec_deg)
+    east = scale * np.cos(dec) * np.sin(ra)
+    north = scale * (np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra))
+    return np.array([east, north, np.sqrt(1 - east**2 - north**2) - 1])
+
+
 def write_tile(
     path,
     sky: Sky,
@@ -65,6 +75,10 @@ def write_tile(
     with_beam: bool = True,
     beam_offset_deg: tuple[float, float] = (0.0, 0.0),
     gain_error: tuple[float, float] = (0.0, 0.0),
+    averaged: tuple[int, int] = (1, 1),
+    alpha: float = 0.0,
+    flash: tuple[int, float, float, float] | None = None,
+    scale: float = 1.0,
     seed: int = 1,
 ):
     """Write ``path`` (a calibrated Measurement Set) and its sidecar.
@@ -79,6 +93,15 @@ def write_tile(
         How far (east, north) the dishes really point from where the sidecar says.
     gain_error : (float, float)
         Standard deviations of amplitude (fraction) and phase (deg) of the antennas' gains.
+    averaged : (int, int)
+        Channels and integrations of which each is the mean, without noise: sources off the centre
+        are smeared.
+    alpha : float
+        Spectral index of all sources.
+    flash : (int, float, float, float), optional
+        A source of one integration alone: its number, offsets east and north (deg), flux (Jy).
+    scale : float
+        How many times larger than they are the offsets of the sources appear.
     """
     from astropy.coordinates import EarthLocation
     from pyuvdata import Telescope, UVData
@@ -89,65 +112,80 @@ def write_tile(
     numbers = np.sort(rng.permutation(numbers)[:n_antennas])
     centre = telescope.location()
     origin = np.array([x.value for x in centre.geocentric])
-    width = telescope.N_SUBBANDS * telescope.N_CHANNELS_SUBBAND * telescope.CHANNEL_WIDTH_HZ
-    width /= n_channels
-    top = telescope.TOP_CHANNEL_HZ + telescope.CHANNEL_WIDTH_HZ / 2
-    freq = top - width * (np.arange(n_channels)[::-1] + 0.5)
     pointing = pointings(n_times)
     ra0, dec0 = tile_centre()
-    uvd = UVData.new(
-        freq_array=freq,
-        channel_width=width,
-        polarization_array=list(telescope.POLARIZATIONS),
-        times=np.array(pointing["time_mjd"]) + 2400000.5,
-        integration_time=telescope.TILE_S / n_times,
-        telescope=Telescope.new(
-            name=telescope.NAME,
-            location=EarthLocation.from_geocentric(*origin, unit="m"),
-            antenna_positions={int(k): stations.itrf_m[k] - origin for k in numbers},
-            antenna_diameters=np.full(n_antennas, telescope.DISH_DIAMETER_M),
-            instrument="DSA",
-            mount_type="alt-az",
-            x_orientation="north",
-            feeds=["x", "y"],
-        ),
-        antpairs=[(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :]],
-        do_blt_outer=True,
-        phase_center_catalog={
-            0: {
-                "cat_name": "tile",
-                "cat_type": "sidereal",
-                "cat_lon": np.deg2rad(ra0),
-                "cat_lat": np.deg2rad(dec0),
-                "cat_frame": "icrs",
-                "cat_epoch": 2000.0,
-            }
-        },
-        empty=True,
-        vis_units="Jy",
-    )
-    ra, dec = np.deg2rad(sky.ra_deg), np.deg2rad(sky.dec_deg)
-    ra0, dec0 = np.deg2rad([ra0, dec0])
-    lmn = np.stack(
-        [
-            np.cos(dec) * np.sin(ra - ra0),
-            np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra - ra0),
-            np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(ra - ra0) - 1,
-        ]
-    )
-    beam = TileBeam(
-        np.array(pointing["ra_deg"]) + beam_offset_deg[0] / np.cos(dec0),
-        np.array(pointing["dec_deg"]) + beam_offset_deg[1],
-        freq,
-        np.ones((n_times, n_channels)),
-    )
-    moment = np.unique(uvd.time_array, return_inverse=True)[1]
-    delay = uvd.uvw_array @ lmn / telescope.C_M_S  # (n_blt, n_source) seconds
-    data = np.zeros((uvd.Nblts, n_channels), complex)
-    for k, flux in enumerate(sky.flux_jy):
-        response = beam.samples(sky.ra_deg[k], sky.dec_deg[k]) if with_beam else 1.0
-        attenuation = np.broadcast_to(response, (n_times, n_channels))[moment]
-        data += flux * attenuation * np.exp(2j * np.pi * delay[:, k, None] * freq)
+
+    def empty_set(n_channels: int, n_times: int) -> UVData:
+        width = BANDWIDTH_HZ / n_channels
+        top = telescope.TOP_CHANNEL_HZ + telescope.CHANNEL_WIDTH_HZ / 2
+        return UVData.new(
+            freq_array=top - width * (np.arange(n_channels)[::-1] + 0.5),
+            channel_width=width,
+            polarization_array=list(telescope.POLARIZATIONS),
+            times=np.array(pointings(n_times)["time_mjd"]) + 2400000.5,
+            integration_time=telescope.TILE_S / n_times,
+            telescope=Telescope.new(
+                name=telescope.NAME,
+                location=EarthLocation.from_geocentric(*origin, unit="m"),
+                antenna_positions={int(k): stations.itrf_m[k] - origin for k in numbers},
+                antenna_diameters=np.full(n_antennas, telescope.DISH_DIAMETER_M),
+                instrument="DSA",
+                mount_type="alt-az",
+                x_orientation="north",
+                feeds=["x", "y"],
+            ),
+            antpairs=[(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :]],
+            do_blt_outer=True,
+            phase_center_catalog={
+                0: {
+                    "cat_name": "tile",
+                    "cat_type": "sidereal",
+                    "cat_lon": np.deg2rad(ra0),
+                    "cat_lat": np.deg2rad(dec0),
+                    "cat_frame": "icrs",
+                    "cat_epoch": 2000.0,
+                }
+            },
+            empty=True,
+            vis_units="Jy",
+        )
+
+    def response(ra_deg: float, dec_deg: float, n_times: int, freq: np.ndarray) -> np.ndarray:
+        if not with_beam:
+            return np.ones((n_times, len(freq)))
+        drift = pointings(n_times)
+        beam = TileBeam(
+            np.array(drift["ra_deg"]) + beam_offset_deg[0] / np.cos(np.deg2rad(dec0)),
+            np.array(drift["dec_deg"]) + beam_offset_deg[1],
+            freq,
+            np.ones((n_times, len(freq))),
+        )
+        return beam.samples(ra_deg, dec_deg)
+
+    def fourier_sum(uvd: UVData) -> np.ndarray:
+        freq, times = uvd.freq_array, np.unique(uvd.time_array)
+        moment = np.searchsorted(times, uvd.time_array)
+        data = np.zeros((uvd.Nblts, len(freq)), complex)
+        for ra, dec, flux in zip(sky.ra_deg, sky.dec_deg, sky.flux_jy, strict=True):
+            spectrum = flux * (freq / 1.405e9) ** alpha
+            spectrum = (spectrum * response(ra, dec, len(times), freq))[moment]
+            delay = uvd.uvw_array @ offset(ra, dec, scale) / telescope.C_M_S
+            data += spectrum * np.exp(2j * np.pi * delay[:, None] * freq)
+        if flash is not None:
+            (ra,), (dec,) = (getattr(offsets_to_sky(*flash[1:]), x) for x in ("ra_deg", "dec_deg"))
+            seen = flash[3] * response(ra, dec, len(times), freq)[moment]
+            delay = uvd.uvw_array @ offset(ra, dec, scale) / telescope.C_M_S
+            during = (moment == flash[0])[:, None]
+            data += during * seen * np.exp(2j * np.pi * delay[:, None] * freq)
+        return data
+
+    uvd = empty_set(n_channels, n_times)
+    freq, width = uvd.freq_array, BANDWIDTH_HZ / n_channels
+    n_baselines = n_antennas * (n_antennas - 1) // 2
+    fine = empty_set(n_channels * averaged[0], n_times * averaged[1])
+    # Both have rows in order of time, then of baselines.
+    data = fourier_sum(fine).reshape(n_times, averaged[1], n_baselines, n_channels, averaged[0])
+    data = data.mean(axis=(1, 4)).reshape(uvd.Nblts, n_channels)
     amplitude, phase = gain_error
     gains = rng.normal(1, amplitude, 118) * np.exp(1j * np.deg2rad(rng.normal(0, phase, 118)))
     data *= (gains[uvd.ant_1_array].conj() * gains[uvd.ant_2_array])[:, None]
@@ -159,7 +197,6 @@ def write_tile(
     uvd.flag_array = np.zeros(uvd.data_array.shape, bool)
     uvd.nsample_array = np.ones(uvd.data_array.shape, np.float32)
     uvd.write_ms(str(path), clobber=True, force_phase=False)
-    n_baselines = n_antennas * (n_antennas - 1) // 2
     weights = {
         "freq_hz": list(freq),
         "time_mjd": pointing["time_mjd"],
@@ -167,6 +204,12 @@ def write_tile(
     }
     products.Sidecar(
         "apply",
-        qa={"pointing": pointing, "weights": weights, "calibration": {"group": "20260121T000000"}},
+        qa={
+            "pointing": pointing,
+            "weights": weights,
+            "calibration": {"group": "20260121T000000"},
+            "averaging": dict(zip(("channels", "integrations"), averaged, strict=True)),
+            "aberration_scale": scale,
+        },
     ).write(path)
     return path

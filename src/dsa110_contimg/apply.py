@@ -23,7 +23,7 @@ from .calibration import KINDS, NO_SOLUTION
 from .config import ApplyOptions, add_options, from_args
 from .errors import DataError
 from .products import Sidecar, parse_group, read_sidecar, replacing, write_text
-from .telescope import C_M_S, DISH_DIAMETER_M, EARTH_RATE_RAD_S
+from .smearing import Smearing, half_power_deg
 from .visibilities import summarise_ms
 
 __all__ = ["Averaging", "apply_calibration", "choose_averaging", "choose_candidate"]
@@ -32,8 +32,6 @@ __all__ = ["Averaging", "apply_calibration", "choose_averaging", "choose_candida
 LEAST_COMMON_ANTENNAS = 0.5
 #: Rows of the output that are looked at together.
 ROWS_AT_ONCE = 8192
-#: Half-power radius of the Airy pattern in units of wavelength over diameter.
-HALF_POWER = 0.5145
 
 
 @dataclass(frozen=True)
@@ -118,44 +116,6 @@ def choose_candidate(
 # --- averaging ---------------------------------------------------------------------
 
 
-def smearing_loss(
-    uvw_m: np.ndarray, freq_hz: float, dec_deg: float, width_hz: float, length_s: float
-) -> float:
-    """Return the flux that a point source at half power of the beam loses to averaging.
-
-    The amplitude of a fringe that turns by phi during the average falls by
-    ``sinc(phi / 2)``. Turns follow from the delay of the source relative to the phase centre, and
-    from its rate, ``du/dt = w_e (v sin d - w cos d)``, ``dv/dt = -w_e u sin d`` (Thompson, Moran &
-    Swenson, ch. 6). The loss is that of an image with natural weights: the mean over baselines; of
-    offsets to the east and to the north the worse counts.
-
-    Parameters
-    ----------
-    uvw_m : (n, 3) array
-        Baselines, m.
-    freq_hz : float
-        Centre frequency, Hz.
-    dec_deg : float
-        Declination of the phase centre, deg.
-    width_hz, length_s : float
-        Bandwidth and time averaged, Hz and s.
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
-    """
-    u, v, w = np.asarray(uvw_m).T
-    radius = HALF_POWER * C_M_S / freq_hz / DISH_DIAMETER_M
-    sin, cos = np.sin(np.deg2rad(dec_deg)), np.cos(np.deg2rad(dec_deg))
-    losses = []
-    for delay_m, rate_m in ((u, v * sin - w * cos), (v, -u * sin)):
-        turns_band = delay_m * radius / C_M_S * width_hz
-        turns_time = rate_m * radius / C_M_S * freq_hz * EARTH_RATE_RAD_S * length_s
-        losses.append(1 - np.mean(np.sinc(turns_band) * np.sinc(turns_time)))
-    return float(max(losses))
-
-
 def choose_averaging(
     uvw_m: np.ndarray,
     freq_hz: np.ndarray,
@@ -168,7 +128,8 @@ def choose_averaging(
     """Choose the averaging that leaves the fewest visibilities and costs at most `limit`.
 
     Channels are averaged in numbers that divide a subband, integrations in numbers that divide the
-    tile. The loss already suffered in the correlator does not count: it cannot be helped.
+    tile. The loss is the mean over baselines for a source at half power of the beam, to the east
+    or to the north, whichever is worse; what the correlator's own averaging costs does not count.
 
     Parameters
     ----------
@@ -190,16 +151,19 @@ def choose_averaging(
     per_subband = max(len(freq_hz) // subbands, 1)
     width_hz = abs(freq_hz[1] - freq_hz[0]) if len(freq_hz) > 1 else 0.0
     centre_hz = float(np.mean(freq_hz))
+    radius = np.deg2rad(half_power_deg(centre_hz))
+    towards = np.array([[radius, 0, 0], [0, radius, 0]])  # east, north
+    even = np.ones(len(uvw_m))
 
     def loss(channels: int, integrations: int) -> float:
-        return smearing_loss(
-            uvw_m, centre_hz, dec_deg, channels * width_hz, integrations * integration_s
+        smearing = Smearing(
+            dec_deg, channels, integrations, channels * width_hz, integrations * integration_s
         )
+        return float(1 - smearing.response(towards, uvw_m, even, centre_hz).min())
 
-    native = loss(1, 1)
     best = Averaging(1, 1, 0.0)
     for channels, integrations in itertools.product(_divisors(per_subband), _divisors(n_times)):
-        cost = loss(channels, integrations) - native
+        cost = loss(channels, integrations)
         fewer = channels * integrations > best.channels * best.integrations
         if cost <= limit and fewer:
             best = Averaging(channels, integrations, cost)
@@ -367,6 +331,7 @@ def _describe(
         "dec_app_deg": qa["dec_app_deg"],
         "phase_centre_ra_deg": qa["phase_centre_ra_deg"],
         "phase_centre_dec_deg": qa["phase_centre_dec_deg"],
+        "aberration_scale": qa.get("aberration_scale", 1.0),
         "weights": weights,
         "flagged_fraction": flagged,
         "averaging": {

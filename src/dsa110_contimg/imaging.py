@@ -30,6 +30,7 @@ from .external import find_tool, run_tool
 from .products import Sidecar, read_sidecar, sidecar_path
 from .recipes import Recipe, resolve, safer
 from .restore import fit_beam, restore
+from .smearing import Smearing
 from .weighting import Tile, Weighting, read_tile, weigh
 
 if TYPE_CHECKING:
@@ -57,8 +58,23 @@ class Job:
     options: ImagingOptions
     weighting: Weighting
     beam: TileBeam
+    smearing: Smearing
+    scale: float  # how many times larger the field appears than it is: aberration
     threads: int
     memory_gb: float | None
+
+    def smeared(self, offsets: np.ndarray) -> np.ndarray:
+        """Return the share of their flux that sources have after averaging, see `Smearing`."""
+        w = self.weighting
+        return self.smearing.response(offsets, w.baseline_m, w.baseline_weight, w.freq_hz)
+
+    def response(self) -> np.ndarray:
+        """Return what sources are attenuated by on the image's pixels: beam and averaging."""
+        shape, w = (self.recipe.size_px,) * 2, self.weighting
+        beam = self.beam.image(self.wcs, shape)
+        if w.n_visibilities:
+            beam *= self.smearing.image(self.wcs, shape, w.baseline_m, w.baseline_weight, w.freq_hz)
+        return beam.astype(np.float32)
 
     @property
     def wcs(self) -> WCS:
@@ -137,8 +153,7 @@ def image_tile(
         else:
             sidecar.fail(_why_nothing(job.weighting))
         with clock("beam"):
-            size = job.recipe.size_px
-            pb = job.beam.image(job.wcs, (size, size)).astype(np.float32)
+            pb = job.response()
         with clock("noise"):
             planes = _planes(job, imaged, pb)
             figures = _figures(job, imaged, planes)
@@ -228,8 +243,27 @@ def _prepare(
             "weights": {"time_mjd": tile.time_mjd, "freq_hz": tile.freq_hz, "weight": weight},
         }
     )
-    table = read_catalog(catalog) if catalog else None
-    return Job(tile, calibrated, table, recipe, options, weighting, beam, threads, memory_gb)
+    averaging = calibrated["qa"].get("averaging", {})
+    return Job(
+        tile=tile,
+        calibrated=calibrated,
+        catalog=read_catalog(catalog) if catalog else None,
+        recipe=recipe,
+        options=options,
+        weighting=weighting,
+        beam=beam,
+        smearing=Smearing(
+            tile.dec_deg,
+            averaging.get("channels", 1),
+            averaging.get("integrations", 1),
+            float(np.abs(tile.width_hz).mean()),
+            float(tile.interval_s.mean()),
+            options.correlator_smearing,
+        ),
+        scale=calibrated["qa"].get("aberration_scale", 1.0),
+        threads=threads,
+        memory_gb=memory_gb,
+    )
 
 
 def _why_nothing(weighting: Weighting) -> str:
@@ -252,9 +286,16 @@ def _image(job: Job, scratch: Path, sidecar: Sidecar, clock: _Clock) -> Imaged |
                 job.wcs,
                 job.recipe.seed_jy,
                 job.recipe.seed_most,
+                job.scale,
             )
             if len(seeds):
-                tile = seeding.subtract(tile, seeds, job.beam, scratch / "seeded.ms", job.threads)
+                tile = seeding.subtract(
+                    tile, seeds, job.beam, job.smearing, scratch / "seeded.ms", job.threads
+                )
+                # Restored as faint as the sources that stay in the data: the image is divided by
+                # one response.
+                apparent = seeds.apparent_jy * job.smeared(seeds.offsets)
+                seeds = replace(seeds, apparent_jy=apparent)
     if job.catalog is not None and job.recipe.mask_radius_arcsec and job.recipe.niter:
         mask = scratch / "mask.fits"
         _write_mask(job, mask)
@@ -443,7 +484,7 @@ def _facts(
     facts = fitsheaders.ImageFacts(
         tile=tile,
         size_px=job.recipe.size_px,
-        cell_arcsec=job.recipe.cell_arcsec,
+        cell_arcsec=job.recipe.cell_arcsec / job.scale,
         freq_hz=float(tile.freq_hz.mean()),
         mean_mjd=(tile.start_mjd + tile.end_mjd) / 2,
         exposure_s=0.0,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .beam import TileBeam
+from .smearing import Smearing
 from .telescope import C_M_S, DISH_DIAMETER_M
 from .weighting import Tile
 
@@ -45,18 +46,23 @@ class Seeds:
         Flux density at each channel, before the beam.
     apparent_jy : (n,) array
         Mean of flux times beam, weighted over time and frequency like the image.
+    offsets : (n, 3) array
+        Direction cosines ``(l, m, n - 1)`` about the phase centre, as the baselines see them.
     """
 
     ra_deg: np.ndarray
     dec_deg: np.ndarray
     spectra_jy: np.ndarray
     apparent_jy: np.ndarray
+    offsets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ra_deg)
 
 
-def choose(catalog: pd.DataFrame, beam: TileBeam, wcs, least_jy: float, most: int) -> Seeds:
+def choose(
+    catalog: pd.DataFrame, beam: TileBeam, wcs, least_jy: float, most: int, scale: float = 1.0
+) -> Seeds:
     """Choose the apparently brightest catalogue sources in the main lobe of the beam.
 
     The main lobe reaches beyond the image: a source there cannot be cleaned, and its sidelobes
@@ -74,6 +80,8 @@ def choose(catalog: pd.DataFrame, beam: TileBeam, wcs, least_jy: float, most: in
         Least flux times beam, Jy.
     most : int
         Greatest number.
+    scale : float
+        How many times larger the field appears to the baselines than it is (aberration).
     """
     from .catalogs import flux_at
 
@@ -95,7 +103,8 @@ def choose(catalog: pd.DataFrame, beam: TileBeam, wcs, least_jy: float, most: in
         (beam.weights * beam.samples(a, d) * spectrum).sum() / total
         for a, d, spectrum in zip(ra, dec, spectra, strict=True)
     ]
-    return Seeds(ra, dec, spectra, np.array(apparent, float))
+    offsets = _offsets(ra, dec, *wcs.wcs.crval, scale)
+    return Seeds(ra, dec, spectra, np.array(apparent, float), offsets)
 
 
 def _in_main_lobe(catalog: pd.DataFrame, wcs, freq_hz: float) -> pd.DataFrame:
@@ -116,7 +125,9 @@ def _in_image(catalog: pd.DataFrame, wcs, size_px: int) -> pd.DataFrame:
     return near[(x >= 0) & (x <= size_px - 1) & (y >= 0) & (y <= size_px - 1)]
 
 
-def subtract(tile: Tile, seeds: Seeds, beam: TileBeam, out: Path, threads: int = 1) -> Tile:
+def subtract(
+    tile: Tile, seeds: Seeds, beam: TileBeam, smearing: Smearing, out: Path, threads: int = 1
+) -> Tile:
     """Write a copy of a tile without the seeds.
 
     Parameters
@@ -127,6 +138,8 @@ def subtract(tile: Tile, seeds: Seeds, beam: TileBeam, out: Path, threads: int =
         What to subtract.
     beam : TileBeam
         Pointing at each integration; channels as in the tile.
+    smearing : Smearing
+        How the visibilities were averaged.
     out : Path
         The copy.
     threads : int
@@ -142,7 +155,6 @@ def subtract(tile: Tile, seeds: Seeds, beam: TileBeam, out: Path, threads: int =
     from casacore.tables import table
 
     shutil.copytree(tile.path, out)
-    directions = _direction_cosines(seeds, tile.ra_deg, tile.dec_deg)
     attenuated = np.array(
         [
             beam.samples(ra, dec) * spectrum
@@ -159,7 +171,9 @@ def subtract(tile: Tile, seeds: Seeds, beam: TileBeam, out: Path, threads: int =
             data = main.getcol(tile.column, start, n)
 
             def remove(part: slice, uvw=uvw, moment=moment, data=data) -> None:
-                model = _predict(uvw[part], moment[part], directions, attenuated, tile.freq_hz)
+                model = _predict(
+                    uvw[part], moment[part], seeds.offsets, attenuated, tile.freq_hz, smearing
+                )
                 data[part, :, 0] -= model
                 data[part, :, -1] -= model
 
@@ -169,29 +183,30 @@ def subtract(tile: Tile, seeds: Seeds, beam: TileBeam, out: Path, threads: int =
     return replace(tile, path=out)
 
 
-def _direction_cosines(seeds: Seeds, ra0_deg: float, dec0_deg: float) -> np.ndarray:
-    """Return (l, m, n - 1) of each seed, shape (n_seeds, 3)."""
-    ra, dec = np.deg2rad(seeds.ra_deg) - np.deg2rad(ra0_deg), np.deg2rad(seeds.dec_deg)
+def _offsets(ra_deg, dec_deg, ra0_deg: float, dec0_deg: float, scale: float) -> np.ndarray:
+    """Return ``(l, m, n - 1)`` of directions about the phase centre, shape (n, 3)."""
+    ra, dec = np.deg2rad(ra_deg) - np.deg2rad(ra0_deg), np.deg2rad(dec_deg)
     dec0 = np.deg2rad(dec0_deg)
-    east = np.cos(dec) * np.sin(ra)
-    north = np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra)
+    east = scale * np.cos(dec) * np.sin(ra)
+    north = scale * (np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra))
     squared = east**2 + north**2
     # sqrt(1 - r^2) - 1 without loss of digits
     return np.stack([east, north, -squared / (1 + np.sqrt(1 - squared))], axis=1)
 
 
-def _predict(uvw, moment, directions, attenuated, freq_hz) -> np.ndarray:
+def _predict(uvw, moment, offsets, attenuated, freq_hz, smearing: Smearing) -> np.ndarray:
     """Return the visibilities of all seeds, (n_rows, n_chan) complex.
 
-    The sum of ``S(t, nu) exp(2 pi i nu / c (u l + v m + w (n - 1)))``, u, v, w in metres.
+    The sum of ``S(t, nu) exp(2 pi i nu / c (u l + v m + w (n - 1)))``, u, v, w in metres, each
+    smeared as the data are.
     """
     n_chan = len(freq_hz)
     step = np.diff(freq_hz)
     uniform = n_chan > 1 and np.allclose(step, step[0], rtol=1e-6)
     model = np.zeros((len(uvw), n_chan), complex)
     turns = np.empty_like(model)
-    for direction, amplitude in zip(directions, attenuated, strict=True):
-        delay = 2 * np.pi / C_M_S * (uvw @ direction)
+    for offset, amplitude in zip(offsets, attenuated, strict=True):
+        delay = 2 * np.pi / C_M_S * (uvw @ offset)
         if uniform:
             # Channels follow from the first by doubling: a product is cheaper than an exponential.
             turns[:, 0] = np.exp(1j * delay * freq_hz[0])
@@ -204,6 +219,8 @@ def _predict(uvw, moment, directions, attenuated, freq_hz) -> np.ndarray:
         else:
             np.exp(1j * delay[:, None] * freq_hz, out=turns)
         turns *= amplitude[moment]
+        if not smearing.none:
+            turns *= smearing.fringe(uvw, offset, freq_hz)
         model += turns
     return model
 

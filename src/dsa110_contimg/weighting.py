@@ -140,6 +140,10 @@ class Weighting:
         Share of cross-correlation visibilities that are flagged.
     weight : (n_time, n_chan) array
         Sum of imaging weights.
+    baseline_m : (n, 3) array
+        Mean uvw of each pair of antennas that is imaged, m.
+    baseline_weight : (n,) array
+        Sum of imaging weights of each.
     thermal_rms_jy : float
         Noise of the image by the radiometer equation and the imaging weights, Jy/beam.
     thermal_natural_jy : float
@@ -152,6 +156,8 @@ class Weighting:
     n_total: int
     flagged_fraction: float
     weight: np.ndarray = field(repr=False)
+    baseline_m: np.ndarray = field(repr=False)
+    baseline_weight: np.ndarray = field(repr=False)
     thermal_rms_jy: float
     thermal_natural_jy: float
     freq_hz: float
@@ -231,12 +237,14 @@ def weigh(
     flagged = 1 - n_unflagged / n_total if n_total else 1.0
     if n_used == 0:
         nan = float("nan")
-        return Weighting(0, n_total, flagged, np.zeros(shape), nan, nan, nan)
+        none = np.zeros((0, 3)), np.zeros(0)
+        return Weighting(0, n_total, flagged, np.zeros(shape), *none, nan, nan, nan)
     # Noise of Stokes I, half the sum of two correlations, if all its raw data are good.
     time_bandwidth = tile.interval_s[:, None] * np.abs(tile.width_hz)
     variance_full = (sefd_jy**2 / (2 * time_bandwidth) / 2).ravel()
     total, squares = density.sum(), (density**2).sum()
     sums = np.zeros(shape[0] * shape[1])
+    pairs = np.zeros((4, tile.n_antennas**2))  # u, v, w times weight; weight
     variance = natural = 0.0
     for chunk in _samples(tile, uvmin_lambda):
         factor = briggs_factor(density[_cell(chunk, cells, grid_px)], total, squares, robust)
@@ -245,12 +253,18 @@ def weigh(
         variance += (weight**2 * sigma2).sum()
         natural += (1 / sigma2[chunk.used]).sum()
         sums += np.bincount(chunk.sample, weight, minlength=sums.size)
+        of_row = np.bincount(chunk.row, weight, minlength=len(chunk.pair))
+        for total_of, factors in zip(pairs, (*chunk.uvw_m.T, 1.0), strict=True):
+            total_of += np.bincount(chunk.pair, of_row * factors, minlength=total_of.size)
+    imaged = pairs[3] > 0
     sums = sums.reshape(shape)
     return Weighting(
         n_visibilities=n_used,
         n_total=n_total,
         flagged_fraction=flagged,
         weight=sums,
+        baseline_m=(pairs[:3, imaged] / pairs[3, imaged]).T,
+        baseline_weight=pairs[3, imaged],
         thermal_rms_jy=float(np.sqrt(variance) / sums.sum()),
         thermal_natural_jy=float(1 / np.sqrt(natural)),
         freq_hz=float((sums * tile.freq_hz).sum() / sums.sum()),
@@ -265,6 +279,9 @@ class _Samples:
     """
 
     n_total: int
+    uvw_m: np.ndarray  # of each row
+    pair: np.ndarray  # of each row: index of antenna x antenna
+    row: np.ndarray
     u: np.ndarray  # wavelengths
     v: np.ndarray
     weight: np.ndarray
@@ -289,7 +306,7 @@ def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
             good = ~main.getcol("FLAG", start, n)[:, :, [0, -1]].any(axis=2)
             good &= ~main.getcol("FLAG_ROW", start, n)[:, None]
             first, second = main.getcol("ANTENNA1", start, n), main.getcol("ANTENNA2", start, n)
-            baseline = first.astype(np.int64) * tile.n_antennas + second
+            pair = first.astype(np.int64) * tile.n_antennas + second
             cross = first != second
             good &= cross[:, None]
             if has_spectrum:
@@ -304,11 +321,14 @@ def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
             u, v = uvw[row, 0] * per_metre[channel], uvw[row, 1] * per_metre[channel]
             yield _Samples(
                 n_total=int(cross.sum()) * n_chan,
+                uvw_m=uvw,
+                pair=pair,
+                row=row,
                 u=u,
                 v=v,
                 weight=weight[row, channel],
                 sample=moment[row] * n_chan + channel,
-                baseline=baseline[row] * n_chan + channel,
+                baseline=pair[row] * n_chan + channel,
                 used=np.hypot(u, v) >= uvmin_lambda,
             )
 

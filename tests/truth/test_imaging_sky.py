@@ -197,6 +197,33 @@ def test_tile_without_data_is_blank_and_fails(field, tmp_path):
     assert np.isnan(fits.getdata(tmp_path / "20260128T213600.image.fits")).all()
 
 
+def test_averaging_costs_no_flux(tmp_path):
+    """Averages so long that this small field suffers as a whole tile does in practice."""
+    angle, radius = np.arange(12) * 2.4, np.linspace(0.05, 0.36, 12)
+    sky = imaging_data.offsets_to_sky(radius * np.sin(angle), radius * np.cos(angle), np.ones(12))
+    flux = {}
+    for name, averaged, seeds in (
+        ("sharp", (1, 1), 0),
+        ("smeared", (6, 2), 0),
+        ("seeds", (6, 2), 12),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        ms = folder / "20260128T213600.cal.ms"
+        size = {"n_antennas": 60, "n_channels": 24, "n_times": 4}
+        imaging_data.write_tile(ms, sky, noise=True, averaged=averaged, **size)
+        options = ["--size-px", "480", "--seed-most", str(seeds)]
+        image(folder, ms, *options, catalog=catalog_of(sky, flux_error=0.1))
+        flux[name] = measured(folder, sky).set_index("source_id").flux_jy
+        assert len(flux[name]) == 12
+    ratio = flux["smeared"] / flux["sharp"]
+    assert ratio.median() == pytest.approx(1, abs=0.002)
+    assert (ratio - 1).abs().max() < 0.005
+    assert (flux["seeds"] - 1).abs().max() < 0.005
+    response = fits.getdata(tmp_path / "smeared" / "20260128T213600.pb.fits")[0, 0]
+    assert response[240, 240] / response[10, 240] > 1.02  # of which the beam has 0.3 %
+
+
 @pytest.mark.slow
 def test_tclean_agrees_with_wsclean(field, imaged, tmp_path):
     ms, sky = field

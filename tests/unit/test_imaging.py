@@ -234,7 +234,8 @@ FIGURES = {
 )
 def test_verdict(changes, verdict, word):
     sidecar = Sidecar("image")
-    weighting = Weighting(10, 10, 0.0, np.ones((1, 1)), 2.5e-4, 2.4e-4, 1.4e9)
+    none = np.zeros((0, 3)), np.zeros(0)
+    weighting = Weighting(10, 10, 0.0, np.ones((1, 1)), *none, 2.5e-4, 2.4e-4, 1.4e9)
     tileqa.judge(sidecar, FIGURES | changes, weighting, ImagingOptions())
     assert sidecar.verdict == verdict
     assert word in " ".join(sidecar.reasons)
