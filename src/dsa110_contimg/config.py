@@ -235,9 +235,11 @@ class OperationsOptions(Options):
 
 
 class RetentionOptions(Options):
-    """What ``contimg purge`` removes of closed nights, and when. Days count from the closing of a
-    night; empty: kept. Images, measurements, calibration tables, mosaics, light curves, reports,
-    and all sidecars are never removed."""
+    """What ``contimg purge`` removes of closed nights, and when.
+
+    Days count from the closing of a night; empty: kept. Images, measurements, calibration tables,
+    mosaics, light curves, reports, and all sidecars are never removed.
+    """
 
     automatic: bool = False
     """Whether ticks purge; otherwise nothing is removed but by ``contimg purge --yes``."""
