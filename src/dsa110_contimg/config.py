@@ -103,9 +103,9 @@ class CalibrationOptions(Options):
 class ApplyOptions(Options):
     """Calibrated, averaged data for imaging."""
 
-    max_smearing: Fraction = 0.01
+    max_smearing: Fraction = 0.015
     """Largest flux that averaging may cost a point source at half power of the beam (mean over
-    baselines)."""
+    baselines). Fluxes are corrected for it; what remains is that such a source is wider."""
 
 
 class ImagingOptions(Options):
@@ -138,6 +138,8 @@ class ImagingOptions(Options):
     """Most sources treated so, the brightest first; 0: none (preset)."""
     mask_radius_arcsec: NonNegative | None = None
     """Clean only within this distance of catalogue sources, arcsec; 0: everywhere (preset)."""
+    selfcal: bool | None = None
+    """Self-calibrate on the tile's own image, where that makes it better (preset; WSClean only)."""
     uvmin_lambda: NonNegative = 1000.0
     """Shortest baseline, wavelengths."""
     pb_limit: Fraction = 0.2
@@ -163,6 +165,24 @@ class ImagingOptions(Options):
     """A tile whose flux ratios show a larger pointing error is marked, deg."""
     min_completeness: Fraction = 0.8
     """A tile that shows less of the sources expected at ten times its noise is marked."""
+
+
+class SelfcalOptions(Options):
+    """Self-calibration, in the imaging of a tile."""
+
+    phase_s: tuple[NonNegative, ...] = (0.0, 120.0, 60.0)
+    """Intervals of the rounds of phases, s; 0: the whole tile."""
+    amplitude: bool = True
+    """End with a round of amplitudes, one a tile."""
+    min_snr: Positive = 5.0
+    """Solutions below this signal-to-noise ratio are not applied."""
+    max_flagged: Fraction = 0.3
+    """A round with more than this share of its solutions below `min_snr` is not accepted."""
+    least_gain: NonNegative = 0.01
+    """A round is accepted only if the dynamic range grows by at least this fraction."""
+    flux_tolerance: Fraction = 0.01
+    """A round of amplitudes that changes the fluxes of bright sources by more is not accepted, nor
+    one of phases that lowers them by more."""
 
 
 class PhotometryOptions(Options):
@@ -314,6 +334,7 @@ class Config(Options):
     calibration: CalibrationOptions = CalibrationOptions()
     apply: ApplyOptions = ApplyOptions()
     imaging: ImagingOptions = ImagingOptions()
+    selfcal: SelfcalOptions = SelfcalOptions()
     photometry: PhotometryOptions = PhotometryOptions()
     mosaic: MosaicOptions = MosaicOptions()
     lightcurves: LightcurveOptions = LightcurveOptions()
