@@ -246,7 +246,9 @@ def apply_calibration(
             _transform(casa, ms, temporary, chosen, averaging, shape["integration_s"])
             sidecar.timings_s["mstransform"] = time.monotonic() - started
             sidecar.qa = _describe(temporary, tile, chosen, averaging)
-            sidecar.qa["visibilities"] = summarise_ms(temporary)
+            solved = chosen.sidecar["qa"]
+            source = (solved["calibrator_ra_deg"], solved["calibrator_dec_deg"])
+            sidecar.qa["visibilities"] = summarise_ms(temporary, source)
         _judge(sidecar, tile, chosen)
     record = {
         "target": parse_group(out),

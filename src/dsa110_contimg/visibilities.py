@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from .telescope import C_M_S
+
 __all__ = ["summarise", "summarise_ms"]
 
 #: Visibilities in the sample, about; medians of thousands are good to a percent.
 SAMPLE = 200_000
 #: Bins in baseline length, equally spaced in its logarithm.
 LENGTH_BINS = 24
+#: Phases refer to a source that is nearer to the phase centre than this.
+FIELD_DEG = 1.5
 #: Percentiles between which the middle 68 % lie.
 LOW, HIGH = 16, 84
 
@@ -93,20 +97,49 @@ def length_edges(length_m: np.ndarray) -> np.ndarray:
     return np.geomspace(max(low, 1.0), max(high, 1.001 * low, 1.001), LENGTH_BINS + 1)
 
 
-def summarise_ms(ms: Path) -> dict[str, Any]:
+def turn_towards(
+    uvw_m: np.ndarray, freq_hz: np.ndarray, centre: Sequence[float], direction: Sequence[float]
+) -> np.ndarray:
+    """Return what visibilities are multiplied with to move their phase centre.
+
+    Parameters
+    ----------
+    uvw_m : (3, n) array
+        Baselines as in a Measurement Set, m: second minus first antenna.
+    freq_hz : (n_chan,) array
+        Channels, Hz.
+    centre, direction : pair of float
+        Old and new phase centre, right ascension and declination, rad.
+
+    Returns
+    -------
+    (n_chan, n) complex64 array
+    """
+    (ra0, dec0), (ra, dec) = centre, direction
+    l = np.cos(dec) * np.sin(ra - ra0)  # noqa: E741
+    m = np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra - ra0)
+    n = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(ra - ra0)
+    path_m = uvw_m[0] * l + uvw_m[1] * m + uvw_m[2] * (n - 1)
+    return np.exp(-2j * np.pi / C_M_S * np.outer(freq_hz, path_m)).astype(np.complex64)
+
+
+def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[str, Any]:
     """Summarise a calibrated Measurement Set of cross-correlations, with CASA.
 
     Parameters
     ----------
     ms : Path
         One spectral window.
+    towards_deg : pair of float, optional
+        Where phases refer to, ICRS, deg: a source that outshines the field. The phase centre, when
+        absent or more than `FIELD_DEG` away.
 
     Returns
     -------
     dict
-        ``polarizations``, and under ``frequency``, ``time``, ``length`` and ``antenna`` the
-        percentiles of `summarise` with the place of each bin: ``freq_hz``, ``time_mjd``,
-        ``length_m`` (middle of the bin), ``names``.
+        ``polarizations``, ``towards_deg`` (None for the phase centre), ``n_sampled``, and under
+        ``frequency``, ``time``, ``length`` and ``antenna`` the percentiles of `summarise` with the
+        place of each bin: ``freq_hz``, ``time_mjd``, ``length_m`` (middle of the bin), ``names``.
     """
     from casatools import table as casa_table
 
@@ -127,13 +160,20 @@ def summarise_ms(ms: Path) -> dict[str, Any]:
 
     times = column("TIME")
     n_pol, n_chan = len(polarizations), len(freq_hz)
+    centre = column("PHASE_DIR", "FIELD")[:, 0, 0]
+    towards = None if towards_deg is None else np.deg2rad(towards_deg)
+    if towards is not None and _apart_deg(centre, towards) > FIELD_DEG:
+        towards = None
     step = _step(len(times), SAMPLE // (n_pol * n_chan), len(times) // len(np.unique(times)))
     sample = {"first": 0, "n": -1, "step": step}
     data = column("DATA", **sample).astype(np.complex64)
     data[column("FLAG", **sample)] = np.nan
     data = np.moveaxis(data, 0, -1)  # (n_chan, n_row, n_pol)
     antenna1, antenna2 = column("ANTENNA1", **sample), column("ANTENNA2", **sample)
-    length = np.hypot(*column("UVW", **sample)[:2])
+    uvw_m = column("UVW", **sample)
+    length = np.hypot(*uvw_m[:2])
+    if towards is not None:
+        data *= turn_towards(uvw_m, freq_hz, centre, towards)[..., None]
     unique, time_index = np.unique(times, return_inverse=True)
     time_index = time_index[::step]
     edges = length_edges(length)
@@ -147,6 +187,7 @@ def summarise_ms(ms: Path) -> dict[str, Any]:
     both = np.concatenate([data, data.conj()], axis=1)  # the phase as each antenna has it
     return {
         "polarizations": polarizations,
+        "towards_deg": None if towards is None else list(towards_deg),
         "n_sampled": len(time_index) * n_chan * n_pol,
         "frequency": {"freq_hz": freq_hz.tolist()}
         | summarise(data.reshape(-1, n_pol), channels, n_chan, polarizations),
@@ -156,6 +197,12 @@ def summarise_ms(ms: Path) -> dict[str, Any]:
         "antenna": {"names": [str(names[a]) for a in used]}
         | by(np.searchsorted(used, np.concatenate([antenna1, antenna2])), len(used), both),
     }
+
+
+def _apart_deg(one: np.ndarray, two: np.ndarray) -> float:
+    (ra, dec), (ra2, dec2) = one, two
+    half = np.sin((dec - dec2) / 2) ** 2 + np.cos(dec) * np.cos(dec2) * np.sin((ra - ra2) / 2) ** 2
+    return float(np.rad2deg(2 * np.arcsin(np.sqrt(half))))
 
 
 def _step(n_rows: int, wanted: int, n_baselines: int) -> int:
