@@ -22,7 +22,10 @@ include: "workflow/rules/report.smk"
 
 
 onstart:
-    planning.freeze_inventory(PLAN.inventory, LAYOUT)
+    try:
+        planning.begin(PLAN, LAYOUT)
+    except ContimgError as error:
+        sys.exit(f"contimg: {error}")
 
 
 localrules:

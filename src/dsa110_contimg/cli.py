@@ -40,6 +40,7 @@ STEPS = {
 COMMANDS = {
     "run": ("launcher", "run the workflow on what is in the incoming folder"),
     "tick": ("launcher", "what cron calls: run what is ready, then leave"),
+    "retry": ("launcher", "let work that was set aside be tried again"),
     "status": ("launcher", "list groups by state"),
     "check": ("launcher", "check environment, configuration and disk"),
     "clean": ("launcher", "remove temporary files (lists them first)"),

@@ -1,4 +1,4 @@
-"""Commands for people: run, tick, status, check, clean, demo.
+"""Commands for people: run, tick, retry, status, check, clean, demo.
 
 They decide what Snakemake is asked for and say what came of it; the work itself is that of the
 rules.
@@ -7,13 +7,12 @@ rules.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +24,7 @@ from . import __version__
 from .config import Config, load_config
 from .errors import ConfigError, ContimgError, ToolError
 from .external import find_tool
-from .products import GROUP_ID, NIGHT, Layout, replacing
+from .products import GROUP_ID, NIGHT, Layout, night_of, replacing
 
 REPO = Path(__file__).resolve().parents[2]
 DEMO_FOLDER = Path("demo")
@@ -76,16 +75,36 @@ def _merge(values: dict, more: dict) -> None:
             values[key] = value
 
 
-def _snakemake(args: argparse.Namespace, *extra: str) -> int:
-    """Run Snakemake with the user's configuration; return its exit status."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
-    command += extra
+def _snakemake_options(args: argparse.Namespace) -> list[str]:
+    """Return the options that hand the user's configuration, cores and profile to Snakemake."""
+    options = ["--cores", args.cores] if args.cores else []
+    if args.profile:
+        own = REPO / "profiles" / args.profile
+        options += ["--workflow-profile", str(own if own.is_dir() else args.profile)]
     if args.configfile:
-        command += ["--configfile", str(args.configfile)]
+        options += ["--configfile", str(args.configfile)]
     if args.config:
-        command += ["--config", *args.config]
+        options += ["--config", *args.config]
+    return options
+
+
+def _snakemake(args: argparse.Namespace, *extra: str) -> int:
+    """Run Snakemake for something that makes no product; return its exit status."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
     sys.stdout.flush()
-    return subprocess.call(command)
+    return subprocess.call([*command, *extra, *_snakemake_options(args)])
+
+
+def _engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cores", default=None, help="cores to use (default: all)")
+    parser.add_argument(
+        "--profile",
+        default=None,
+        metavar="NAME",
+        help="where jobs run: 'slurm' for a cluster, or a folder with a Snakemake profile "
+        "(default: this machine)",
+    )
+    _config_options(parser)
 
 
 # run
@@ -114,7 +133,6 @@ def _run_parser() -> argparse.ArgumentParser:
         nargs="*",
         help="group ids (20260213T043210), nights (2026-02-13) or files; default: everything",
     )
-    parser.add_argument("--cores", default=None, help="cores to use (default: all)")
     parser.add_argument(
         "--report",
         action="store_true",
@@ -126,25 +144,44 @@ def _run_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="choose calibrations anew, also for groups that have one; what changes is remade",
     )
-    _config_options(parser)
+    parser.add_argument(
+        "--regroup",
+        action="store_true",
+        help="let subbands that came late join groups that were cut without them",
+    )
+    _engine_options(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Check, plan, and hand over to Snakemake."""
-    from . import planning, runs
+    from . import locking, planning, runs
 
     config = read_config(args)
     check_tools(config)
-    if args.recalibrate:
-        os.environ[planning.RECALIBRATE] = "1"
-    plan = planning.make_plan(config)
+    for name in ("recalibrate", "regroup"):
+        if getattr(args, name):
+            os.environ[getattr(planning, name.upper())] = "1"
+    nights = _nights(args.targets)
+    plan = planning.make_plan(config, nights)
     _say_plan(plan)
     if {"-n", "--dry-run", "--dryrun"} & set(args.snakemake):
-        return _rounds(args, config, plan)
-    with runs.recorded(config, "run", args.targets) as record:
-        status = record["exit_status"] = _rounds(args, config, plan, "--logger", "contimg")
-    return _report(args, config) if args.report and not status else status
+        os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
+        return _snakemake(args, *_targets(args.targets, Layout(config.results)), *args.snakemake)
+    with locking.hold(config.results, "run"):
+        with runs.recorded(config, "run", args.targets) as record:
+            status = record["exit_status"] = _rounds(args, config, nights, record)
+        return _report(args, config) or status if args.report else status
+
+
+def _nights(names: list[str]) -> list[str] | None:
+    """Return the nights that targets are of; None if they are not all groups and nights."""
+    nights = set()
+    for name in names:
+        if not re.fullmatch(f"{GROUP_ID}|{NIGHT}", name):
+            return None
+        nights.add(name if re.fullmatch(NIGHT, name) else night_of(name))
+    return sorted(nights) or None
 
 
 def _report(args: argparse.Namespace, config: Config) -> int:
@@ -158,23 +195,39 @@ def _report(args: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _rounds(args: argparse.Namespace, config: Config, plan, *logger: str) -> int:
-    """Run Snakemake until no further calibration fails its gate."""
+def _rounds(args: argparse.Namespace, config: Config, nights: list[str] | None, record) -> int:
+    """Run Snakemake until all is done, or what failed is set aside, or needs more than patience."""
     from . import planning
+    from .engine import Engine
 
+    engine = Engine(config, [*_snakemake_options(args), *args.snakemake])
+    targets = _targets(args.targets, engine.layout)
     while True:
-        status = _snakemake(
-            args,
-            *_targets(args.targets, Layout(config.results)),
-            *(("--cores", args.cores) if args.cores else ()),
-            *logger,
-            *args.snakemake,
+        plan = planning.make_plan(config, nights)
+        outcome = engine.make(plan, targets)
+        _keep(record, outcome)
+        if not outcome.status or outcome.stopped:
+            return outcome.status
+        after = planning.make_plan(config, nights)
+        lost = after.calibration.candidates != plan.calibration.candidates
+        if lost and not outcome.failed:
+            print("a calibration failed its gate; the next in line serves in its place", flush=True)
+        # Each round rules something out, or uses up one of a job's attempts: there is an end.
+        again = [f for f in outcome.failed if not f.quarantined and f.cause != "transient"]
+        if not (lost or again or after.set_aside != plan.set_aside):
+            return outcome.status
+
+
+def _keep(record: dict[str, Any], outcome) -> None:
+    """Say what failed and what becomes of it, and keep it in the record of the run."""
+    for failure in outcome.failed:
+        record["failures"].append(
+            {key: getattr(failure, key) for key in ("rule", "what", "cause", "state", "message")}
+            | {"attempts": failure.attempts}
         )
-        before, plan = plan, planning.make_plan(config)
-        if not status or plan.calibration.candidates == before.calibration.candidates:
-            return status
-        # Each round rules out a solution, so there is an end.
-        print("a calibration failed its gate; the next in line serves in its place", flush=True)
+        fate = "set aside" if failure.quarantined else f"attempt {failure.attempts}, tried again"
+        print(f"{failure.rule} {failure.what}: {failure.message} ({failure.cause}; {fate})")
+    sys.stdout.flush()
 
 
 def _targets(names: list[str], layout: Layout) -> list[str]:
@@ -201,6 +254,12 @@ def _say_plan(plan) -> None:
         print(f"left out: {file['path']}: {file['reason']}")
     for group, reason in plan.calibration.refused.items():
         print(f"not imaged: {group}: {reason}")
+    for failure in plan.failures:
+        if failure.what in plan.set_aside:
+            print(
+                f"set aside: {failure.what}: {failure.rule}: {failure.message}; repeat it with "
+                f"'contimg retry {failure.what}'"
+            )
     sys.stdout.flush()
 
 
@@ -218,37 +277,138 @@ def check_tools(config: Config) -> None:
 def _tick_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="contimg tick",
-        description="What cron calls: run what is ready and not done, then leave. Exit status 0: "
-        "nothing failed, or another tick is at work; 1: some job failed; 2 to 4: could not run.",
+        description="What cron calls: run what is ready and not done, close nights that are over, "
+        "leave. Exit status 0: nothing failed; 1: some job failed, and is tried again or set "
+        "aside; 2 to 4 and 6: could not run; 5: another run is at work on the results folder.",
     )
-    parser.add_argument("--cores", default=None, help="cores to use (default: all)")
-    _config_options(parser)
+    _engine_options(parser)
     return parser
 
 
 def tick(args: argparse.Namespace) -> int:
-    """Run what is ready under a lock that dies with its holder."""
-    from . import runs
+    """Run what is ready; hold the results folder with a lock that dies with its holder."""
+    from . import locking, runs
+    from .engine import Engine
 
     config = read_config(args)
     check_tools(config)
-    config.results.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        lock = stack.enter_context(open(config.results / ".tick.lock", "w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another tick is at work on {config.results}; nothing done")
-            return 0
-        # Only the holder of the lock may clear what a killed predecessor left behind.
-        _snakemake(args, "--unlock", "--quiet", "all")
+    engine = Engine(
+        config,
+        [*_snakemake_options(args), "--keep-going", "--rerun-incomplete"],
+        deadline=time.monotonic() + config.operations.budget_s,
+    )
+    with locking.hold(config.results, "tick"):
         with runs.recorded(config, "tick", []) as record:
-            record["exit_status"] = _snakemake(
-                args,
-                *(("--cores", args.cores) if args.cores else ()),
-                *("--keep-going", "--rerun-incomplete", "--logger", "contimg"),
-            )
+            record["exit_status"] = _tick(engine, record)
         return record["exit_status"]
+
+
+def _tick(engine, record: dict[str, Any]) -> int:
+    """Make the tiles that can be made, then close the nights that can be closed."""
+    from . import planning
+
+    plan = planning.make_plan(engine.config)
+    said = False
+    status = 0
+    for night in plan.nights:
+        targets = planning.tile_targets(plan, engine.layout, [night])
+        missing = [path for path in targets if not os.path.exists(path)]
+        if not missing:
+            continue
+        if not said:
+            _say_plan(plan)
+            said = True
+        outcome = engine.make(plan, missing)
+        _keep(record, outcome)
+        status = status or outcome.status
+        if outcome.stopped or engine.out_of_time:
+            return status
+    return _close(engine, record) or status
+
+
+def _can_close(plan, night: str, config: Config) -> bool:
+    """Tell whether a night is over and nothing of it is still arriving."""
+    from . import closing
+
+    collecting = any(g.night == night and g.state == "collecting" for g in plan.inventory.groups)
+    return not collecting and closing.is_over(night, time.time(), config.operations.close_after_s)
+
+
+def _close(engine, record: dict[str, Any]) -> int:
+    """Make what the nights that are over still lack, and all that rests on them; close them."""
+    from . import closing, planning
+
+    config, layout = engine.config, engine.layout
+    plan = planning.make_plan(config)
+    if any(not f.wildcards and f.what in plan.set_aside for f in plan.failures):
+        return 0  # without light curves and index no night can be completed
+    nights = [night for night in plan.nights if _can_close(plan, night, config)]
+    status = 0
+    while nights:
+        print(f"closing {', '.join(nights)}", flush=True)
+        plan = planning.make_plan(config, nights)
+        outcome = engine.make(plan, [])
+        _keep(record, outcome)
+        if not outcome.status:
+            for night in nights:
+                closing.write(layout, planning.summary(plan, layout, night))
+                _clear_up(layout, night)
+            return status
+        status = outcome.status
+        failed = {f.wildcards.get("night") for f in outcome.failed}
+        if outcome.stopped or not failed or None in failed:
+            return status
+        # Those that did not fail are complete by now, unless they rest on one that did.
+        nights = [night for night in nights if night not in failed]
+    return status
+
+
+def _clear_up(layout: Layout, night: str) -> None:
+    """Remove calibrated data of a run that was killed between the image and its own clearing up."""
+    for left in layout.night(night, "groups").glob("*/*.cal.ms"):
+        shutil.rmtree(left)
+
+
+# retry
+
+
+def _retry_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="contimg retry",
+        description="Let work that was set aside be tried again by the next run or tick. Closed "
+        "nights that hold some of it are opened again.",
+    )
+    parser.add_argument(
+        "targets", nargs="+", help="group ids (20260213T043210), nights (2026-02-13), or 'all'"
+    )
+    _config_options(parser)
+    return parser
+
+
+def retry(args: argparse.Namespace) -> int:
+    """Remove records of failures."""
+    from . import closing, failures, locking
+
+    config = read_config(args)
+    layout = Layout(config.results)
+    everything = "all" in args.targets
+    wrong = [t for t in args.targets if not re.fullmatch(f"all|{GROUP_ID}|{NIGHT}", t)]
+    if wrong:
+        raise ConfigError(f"retry: {wrong[0]!r} is neither a group nor a night nor 'all'")
+    nights = closing.nights_on_disk(layout) if everything else _nights(args.targets)
+    found = 0
+    with locking.hold(config.results, "retry"):
+        for failure in failures.read_all(layout, nights or ()):
+            night = failure.wildcards.get("night", "")
+            if everything or {failure.what, night} & set(args.targets):
+                found += 1
+                failures.path_of(layout, failure.rule, failure.wildcards).unlink()
+                again = night and closing.reopen(layout, night)
+                print(
+                    f"{failure.rule} {failure.what}" + (f"; {night} is open again" if again else "")
+                )
+    print(f"{found} failures forgotten; the next run or tick tries again")
+    return 0
 
 
 # status
@@ -416,8 +576,14 @@ def _demo_parser() -> argparse.ArgumentParser:
 
 def demo(args: argparse.Namespace) -> int:
     """Simulate, run, and say where to look."""
-    args.configfile, args.targets, args.snakemake, args.recalibrate = None, [], [], False
-    args.config, args.report = [], False
+    args.configfile, args.profile, args.targets, args.snakemake, args.config = (
+        None,
+        None,
+        [],
+        [],
+        [],
+    )
+    args.report = args.recalibrate = args.regroup = False
     incoming, catalog = DEMO_FOLDER / "incoming", DEMO_FOLDER / "catalog.csv"
     config = read_config(args)
     # A configuration that points at real data keeps its results folder free of simulated ones.
@@ -454,6 +620,7 @@ def _say_winner(layout: Layout) -> None:
 PARSERS = {
     "run": (_run_parser, run),
     "tick": (_tick_parser, tick),
+    "retry": (_retry_parser, retry),
     "status": (_status_parser, status),
     "check": (_check_parser, check),
     "clean": (_clean_parser, clean),

@@ -2,29 +2,51 @@
 
 A pure function of what lies on disk. It is called when the Snakefile is parsed, so it imports
 nothing heavy; jobs on a cluster read the plan that was frozen for them instead of looking again.
+Closed nights are left alone: what a plan costs does not grow with the history.
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
 import functools
 import json
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from . import calplan, catalogs, epochs, ingest
+from . import calplan, catalogs, closing, epochs, failures, ingest, locking
 from .config import Config
 from .errors import ConfigError
-from .products import Layout, code_hash, read_sidecar, sidecar_path, write_text
+from .fieldshare import FieldShares
+from .products import (
+    Layout,
+    code_hash,
+    companion,
+    group_mjd,
+    night_of,
+    read_sidecar,
+    sidecar_path,
+    write_text,
+)
 
 #: Environment variable that names a frozen inventory.
 FROZEN = "CONTIMG_INVENTORY"
 #: Environment variable that sets recorded choices of calibrations aside.
 RECALIBRATE = "CONTIMG_RECALIBRATE"
+#: Environment variable that sets recorded cuts of groups aside: late subbands join their group.
+REGROUP = "CONTIMG_REGROUP"
 #: Modules whose change alters no number: they are left out of the steps' code hashes.
 PLUMBING = {"__init__", "casa", "cli", "config", "errors", "external", "products"}
+
+#: Products of a tile that have sidecars, its maps, those of a mosaic, and the science tables.
+TILE_PRODUCTS = ("image.fits", "photometry.csv")
+TILE_MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")
+MOSAIC_MAPS = ("weight", "rms")
+LIGHTCURVES = ("lightcurves.parquet", "variability.csv", "candidates.csv")
+SOLUTIONS = ("kcal", "bcal", "gcal")
 
 
 @dataclass(frozen=True)
@@ -34,33 +56,57 @@ class Plan:
     Attributes
     ----------
     inventory : ingest.Inventory
-        Groups in the incoming folder and those already taken in, with states.
+        Groups in the incoming folder, with states.
+    nights : tuple of str
+        Nights that are worked on: the open ones, or those that were asked for.
     groups : dict of str to ingest.Group
         Groups that are worked on (complete or degraded), by id.
     calibration : calplan.CalibrationPlan
         Which group calibrates, and which solutions serve which group.
     epochs : dict of str to epochs.NightPlan
         Tiles of each mosaic, by night.
+    measured : tuple of str
+        Other nights, closed ones above all, with measurements: these go into the light curves as
+        they are.
+    settled : frozenset of str
+        Tiles of open nights that are taken as they are, for what they were made from was purged.
+    failures : tuple of failures.Failure
+        What failed in these nights and has not succeeded since.
+    set_aside : frozenset of str
+        Groups, nights and steps over all nights that are in quarantine.
     """
 
     inventory: ingest.Inventory
+    nights: tuple[str, ...]
     groups: dict[str, ingest.Group]
     calibration: calplan.CalibrationPlan
     epochs: dict[str, epochs.NightPlan]
+    measured: tuple[str, ...] = ()
+    settled: frozenset[str] = frozenset()
+    failures: tuple[failures.Failure, ...] = ()
+    set_aside: frozenset[str] = frozenset()
 
     @property
     def targets(self) -> list[str]:
         """Ids of the groups that have a calibration and become tiles."""
         return [group for group in self.groups if self.calibration.candidates.get(group)]
 
+    @property
+    def measured_nights(self) -> list[str]:
+        """Nights whose measurements make the light curves."""
+        return sorted({*self.measured, *self.epochs})
 
-def make_plan(config: Config) -> Plan:
+
+def make_plan(config: Config, nights: Collection[str] | None = None) -> Plan:
     """Plan the work, from the inventory that this process was handed or else from a new one.
 
     Parameters
     ----------
     config : Config
         The validated configuration.
+    nights : collection of str, optional
+        Nights to work on, closed ones too; otherwise those of the frozen inventory, or else all
+        open ones.
 
     Raises
     ------
@@ -68,27 +114,173 @@ def make_plan(config: Config) -> Plan:
         If the incoming folder, the catalogue or the calibrator table is missing.
     """
     layout = Layout(config.results)
-    inventory = frozen_inventory()
+    inventory, frozen_nights = _frozen()
     if inventory is None:
         check_paths(config)
         inventory = ingest.take_inventory(
             config.incoming, config.inventory, cache_path=layout.results / ".inventory-cache.json"
         )
-    groups = {g.id: g for g in inventory.groups if g.state in ("complete", "degraded")}
-    groups |= {g.id: g for g in _taken_in(layout) if g.id not in groups}
-    groups = dict(sorted(groups.items()))
-    calibrators = catalogs.flux_standards()
-    if config.calibrators is not None:
-        calibrators += catalogs.read_calibrators(config.calibrators)
-    calibration = calplan.plan_calibration(
-        list(groups.values()),
-        calibrators,
+    asked = frozen_nights if nights is None else nights
+    closed = set(closing.closed_nights(layout))
+    news = _news(inventory, layout, closed)
+    arrived = {g.night for g in inventory.groups}
+    active = ({*closing.nights_on_disk(layout), *arrived} - closed) | news
+    chosen = active if asked is None else set(asked)
+    if asked is None:
+        chosen |= _revived(layout, closed - chosen, active, config)
+    outside = _solutions_elsewhere(layout, closed - chosen, active - chosen, chosen, config)
+    return _plan(config, layout, inventory, chosen, outside)
+
+
+def _plan(
+    config: Config,
+    layout: Layout,
+    inventory: ingest.Inventory,
+    nights: set[str],
+    outside: dict[str, tuple[ingest.Group, str]],
+) -> Plan:
+    """Plan the work of some nights, given the calibrations of others."""
+    groups = _groups(layout, inventory, nights)
+    known = failures.read_all(layout, nights)
+    holding = [f for f in known if f.quarantined and _holds(f, groups, config)]
+    unsolvable = {f.wildcards["group"] for f in holding if f.rule == "calibrate"}
+    set_aside = {f.what for f in holding if f.rule != "calibrate"}
+    settled = frozenset(g for night in nights for g in closing.purged_groups(layout, night))
+    tiles = [g for g in sorted(settled) if layout.group(g, "photometry.csv").is_file()]
+    groups = {i: g for i, g in groups.items() if i not in settled and i not in set_aside}
+    verdicts = _verdicts(layout, groups) | {g: verdict for g, (_, verdict) in outside.items()}
+    plan = calplan.plan_calibration(
+        [*groups.values(), *(group for group, _ in outside.values())],
+        catalogs.all_calibrators(config.calibrators),
         config.calibration,
         records={} if os.environ.get(RECALIBRATE) else _records(layout, groups),
-        verdicts=_verdicts(layout, groups),
+        verdicts=verdicts | dict.fromkeys(unsolvable, "fail"),
+        share=_shares(config),
     )
-    tiles = [group for group in groups if calibration.candidates.get(group)]
-    return Plan(inventory, groups, calibration, epochs.plan_epochs(tiles, config.mosaic))
+    # Other nights' calibrations serve; nothing is done to them.
+    calibration = replace(
+        plan,
+        transits={g: name for g, name in plan.transits.items() if g in groups},
+        candidates={g: ladder for g, ladder in plan.candidates.items() if g in groups},
+        refused={g: reason for g, reason in plan.refused.items() if g in groups},
+    )
+    tiles += [group for group in groups if calibration.candidates.get(group)]
+    mosaics = epochs.plan_epochs(tiles, config.mosaic)
+    others = (night for night in closing.nights_on_disk(layout) if night not in nights)
+    return Plan(
+        inventory=inventory,
+        nights=tuple(sorted(nights)),
+        groups=groups,
+        calibration=calibration,
+        epochs={night: mosaic for night, mosaic in mosaics.items() if night not in set_aside},
+        measured=tuple(n for n in others if layout.night(n, "photometry.csv").is_file()),
+        settled=settled,
+        failures=tuple(known),
+        set_aside=frozenset(set_aside),
+    )
+
+
+def _shares(config: Config) -> FieldShares | None:
+    """Return what tells the calibrators' shares of their fields, from the catalogue."""
+    kept = Layout(config.results).results / ".calibrator-shares.json"
+    return FieldShares(config.catalog, kept) if config.catalog else None
+
+
+def _groups(
+    layout: Layout, inventory: ingest.Inventory, nights: Collection[str]
+) -> dict[str, ingest.Group]:
+    """Return the groups of some nights that are worked on, in order of time.
+
+    A group that was taken in stays as it was cut, also when its raw files are purged; one whose raw
+    files have moved is taken from where they are now.
+    """
+    found = {g.id: g for g in inventory.groups if g.state in closing.READY and g.night in nights}
+    for group in _taken_in(layout, nights):
+        stays = not os.environ.get(REGROUP) and all(map(os.path.exists, group.files.values()))
+        if stays or group.id not in found:
+            found[group.id] = group
+    return dict(sorted(found.items()))
+
+
+def _holds(failure: failures.Failure, groups: dict[str, ingest.Group], config: Config) -> bool:
+    group = groups.get(failure.wildcards.get("group", ""))
+    return failures.holds(
+        failure, failures.fingerprint(config, group.files.values() if group else ())
+    )
+
+
+def _news(inventory: ingest.Inventory, layout: Layout, closed: Collection[str]) -> set[str]:
+    """Return the closed nights of which more has arrived than was known when they were closed."""
+    news: set[str] = set()
+    records: dict[str, closing.ClosedNight | None] = {}
+    for group in inventory.groups:
+        if group.night not in closed or group.night in news:
+            continue
+        if group.night not in records:
+            records[group.night] = closing.read(layout, group.night)
+        record = records[group.night]
+        if record is None or closing.is_news(record, group):
+            news.add(group.night)
+    return news
+
+
+def _solutions_elsewhere(
+    layout: Layout,
+    closed: Collection[str],
+    others: Collection[str],
+    nights: Collection[str],
+    config: Config,
+) -> dict[str, tuple[ingest.Group, str]]:
+    """Return the calibrations of nights that are not worked on: group and verdict, by id.
+
+    Only nights near enough to lend one to `nights` are looked into.
+    """
+    near = functools.partial(_near, days=config.calibration.borrow_days + 1, nights=nights)
+    found: dict[str, tuple[ingest.Group, str]] = {}
+    for night in filter(near, closed):
+        record = closing.read(layout, night)
+        for solution in record.solutions if record else ():
+            (group,) = _from_dicts([solution["group"]])
+            found[group.id] = (group, solution["verdict"])
+    for night in filter(near, others):
+        groups = {g.id: g for g in _taken_in(layout, [night])}
+        verdicts = _verdicts(layout, groups)
+        found |= {g: (groups[g], verdict) for g, verdict in verdicts.items()}
+    return found
+
+
+def _near(night: str, days: float, nights: Collection[str]) -> bool:
+    mjd = _night_mjd(night)
+    return any(abs(_night_mjd(other) - mjd) <= days for other in nights)
+
+
+@functools.cache
+def _night_mjd(night: str) -> float:
+    return group_mjd(night.replace("-", "") + "T000000")
+
+
+def _revived(layout: Layout, closed: Collection[str], active: Collection[str], config: Config):
+    """Return the closed nights with groups that a calibration of an open night can serve now."""
+    solved = _solutions_elsewhere(layout, (), active, active, config)
+    usable = {i: group for i, (group, verdict) in solved.items() if verdict != "fail"}
+    if not usable:
+        return set()
+    near = {night_of(i) for i in usable}
+    refused: list[ingest.Group] = []
+    for night in closed:
+        if _near(night, config.calibration.borrow_days + 1, near):
+            record = closing.read(layout, night)
+            refused += _from_dicts(record.refused) if record else []
+    if not refused:
+        return set()
+    plan = calplan.plan_calibration(
+        [*refused, *usable.values()],
+        catalogs.all_calibrators(config.calibrators),
+        config.calibration,
+        verdicts={i: verdict for i, (_, verdict) in solved.items()},
+        share=_shares(config),
+    )
+    return {group.night for group in refused if usable.keys() & plan.candidates.get(group.id, ())}
 
 
 def prepare_jobs(source: Path) -> None:
@@ -112,21 +304,45 @@ def inventory_path(layout: Layout) -> Path:
     return layout.results / "inventory.json"
 
 
-def freeze_inventory(inventory: ingest.Inventory, layout: Layout) -> None:
-    """Hand a run's inventory to its jobs.
+def freeze(plan: Plan, layout: Layout) -> Path:
+    """Hand a run's inventory and nights to its jobs; return the file.
 
     One look at the incoming folder serves the whole run: jobs on a cluster parse the workflow
     again, and would see what has arrived since.
     """
     path = inventory_path(layout).absolute()
-    write_text(path, json.dumps(inventory.to_dict(), indent=1) + "\n")
-    os.environ[FROZEN] = str(path)
+    content = {"nights": plan.nights, **plan.inventory.to_dict()}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    return path
 
 
-def frozen_inventory() -> ingest.Inventory | None:
-    """Return the inventory that this process was handed, if any."""
+def begin(plan: Plan, layout: Layout) -> None:
+    """Begin a run of Snakemake: hold the results folder, unless the launcher does; freeze the plan.
+
+    Raises
+    ------
+    BusyError
+        If another run holds the results folder.
+    """
+    if not locking.held(layout.results):
+        holder = locking.hold(layout.results, "snakemake")
+        holder.__enter__()
+        atexit.register(holder.__exit__, None, None, None)
+    os.environ[FROZEN] = str(freeze(plan, layout))
+
+
+def excluding(groups: Collection[str]) -> str:
+    """Return a regular expression that keeps what follows it from matching some group ids."""
+    return f"(?!{'|'.join(sorted(groups))})" if groups else ""
+
+
+def _frozen() -> tuple[ingest.Inventory | None, list[str] | None]:
+    """Return the inventory that this process was handed, and the nights to work on, if any."""
     path = os.environ.get(FROZEN)
-    return ingest.Inventory.from_dict(json.loads(Path(path).read_text())) if path else None
+    if not path:
+        return None, None
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    return ingest.Inventory.from_dict(content), content.get("nights")
 
 
 def check_paths(config: Config) -> None:
@@ -144,10 +360,16 @@ def check_paths(config: Config) -> None:
             raise ConfigError(f"{key}: there is no file {path}")
 
 
-def _taken_in(layout: Layout) -> list[ingest.Group]:
-    """Return the groups that have a group file: they stay when their raw files are purged."""
-    found = layout.results.glob("nights/*/groups/*/group_*.hdf5.json")
-    entries = [json.loads(path.read_text())["qa"]["group"] for path in found]
+def _taken_in(layout: Layout, nights: Iterable[str]) -> list[ingest.Group]:
+    """Return the groups of some nights that have a group file."""
+    entries = []
+    for night in nights:
+        for path in layout.night(night, "groups").glob("*/group_*.hdf5.json"):
+            entries.append(json.loads(path.read_text(encoding="utf-8"))["qa"]["group"])
+    return _from_dicts(entries)
+
+
+def _from_dicts(entries: list[dict]) -> list[ingest.Group]:
     return ingest.Inventory.from_dict({"groups": entries, "rejected": []}).groups
 
 
@@ -161,6 +383,90 @@ def _verdicts(layout: Layout, groups: dict) -> dict[str, str]:
     """Return the verdict of each calibration solution that exists."""
     tables = {g: layout.group(g, "bcal") for g in groups}
     return {g: read_sidecar(t)["verdict"] for g, t in tables.items() if sidecar_path(t).is_file()}
+
+
+# --- what a run makes ---------------------------------------------------------------------------
+
+
+def with_sidecars(*paths: str | os.PathLike) -> list[str]:
+    """Return products and what is known of them."""
+    return [f"{path}{ending}" for path in paths for ending in ("", ".json")]
+
+
+def tile_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[str]:
+    """Return every product of the groups of some nights that is kept."""
+    groups = [g for g in plan.groups if night_of(g) in nights]
+    tiles = [g for g in plan.targets if night_of(g) in nights]
+    solved = [g for g in plan.calibration.transits if night_of(g) in nights and _solvable(plan, g)]
+    return [
+        *with_sidecars(
+            *(layout.group(g, kind) for g in groups for kind in ("hdf5", "ms")),
+            *(layout.group(g, kind) for g in solved for kind in SOLUTIONS),
+            *(layout.group(g, kind) for g in tiles for kind in TILE_PRODUCTS),
+        ),
+        *(str(layout.group(g, f"{kind}.fits")) for g in tiles for kind in TILE_MAPS),
+        *(str(layout.group(g, "calibration.json")) for g in tiles),
+    ]
+
+
+def _solvable(plan: Plan, group: str) -> bool:
+    return not any(
+        f.quarantined and f.rule == "calibrate" and f.wildcards.get("group") == group
+        for f in plan.failures
+    )
+
+
+def night_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[str]:
+    """Return every product of some nights, beside those of their groups."""
+    epochs_of = {night: plan.epochs[night] for night in plan.epochs if night in nights}
+    mosaics = [
+        layout.night(night, f"{name}.fits")
+        for night, epoch in epochs_of.items()
+        for name in ("mosaic", *(f"mosaic_{hour}" for hour in epoch.hours))
+    ]
+    tables = [layout.night(night, "photometry.csv") for night in epochs_of]
+    return [
+        *with_sidecars(*mosaics, *tables),
+        *(str(companion(path, kind)) for path in mosaics for kind in MOSAIC_MAPS),
+        *(str(layout.night(n, name)) for n in epochs_of for name in ("qa.json", "report.html")),
+    ]
+
+
+def science_targets(plan: Plan, layout: Layout) -> list[str]:
+    """Return the products of all nights together."""
+    if not plan.measured_nights:
+        return []
+    return [
+        *(str(layout.lightcurves(name)) for name in LIGHTCURVES),
+        str(layout.results / "index.sqlite"),
+    ]
+
+
+def all_targets(plan: Plan, layout: Layout) -> list[str]:
+    """Return every product that is kept: one that is deleted is made again."""
+    return [
+        *tile_targets(plan, layout, plan.nights),
+        *night_targets(plan, layout, plan.nights),
+        *science_targets(plan, layout),
+    ]
+
+
+def summary(plan: Plan, layout: Layout, night: str) -> closing.ClosedNight:
+    """Return what is to be kept of a night whose products all stand."""
+    arrived = {g.id: g for g in plan.inventory.groups if g.night == night}
+    groups = {g.id: g for g in plan.groups.values() if g.night == night} | arrived
+    verdicts = _verdicts(layout, groups)
+    return closing.summary(
+        night,
+        groups.values(),
+        made=[g for g in groups if layout.group(g, "photometry.csv").is_file()],
+        solutions=[{"group": asdict(groups[g]), "verdict": v} for g, v in verdicts.items()],
+        refused=plan.calibration.refused,
+        quarantined=plan.set_aside & groups.keys(),
+    )
+
+
+# --- code ---------------------------------------------------------------------------------------
 
 
 @functools.cache

@@ -25,10 +25,10 @@ from . import __version__
 from .config import Config
 from .products import write_text
 
-__all__ = ["EVENTS", "commit", "read_runs", "recorded"]
+__all__ = ["EVENTS", "commit", "events", "read_runs", "recorded"]
 
 #: Environment variable that names the file to which the logger adds a line for each job that ended:
-#: "done" or "failed", and the rule.
+#: JSON with `end` ("done" or "failed"), `rule`, `wildcards`, `log`, `command`, `seconds`.
 EVENTS = "CONTIMG_RUN_EVENTS"
 #: Python distributions whose versions are recorded; those of other tools are in the sidecars.
 PACKAGES = ("snakemake", "casatasks", "python-casacore", "pyuvdata", "astropy")
@@ -65,7 +65,8 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
     Yields
     ------
     dict
-        The record; the caller sets ``exit_status``. A run that stops with an error keeps None.
+        The record; the caller sets ``exit_status``, and may add to ``failures``. A run that stops
+        with an error keeps None.
     """
     start = _now()
     record: dict[str, Any] = {
@@ -77,6 +78,7 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
         "exit_status": None,
         "jobs_done": None,
         "jobs_failed": None,
+        "failures": [],
         "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
         "git_commit": commit(),
         "versions": _versions(),
@@ -84,20 +86,29 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
     path = config.results / "runs" / f"{record['run_id']}.json"
     _write(path, record)
     with tempfile.TemporaryDirectory() as folder:
-        events = Path(folder) / "events"
-        events.touch()
-        os.environ[EVENTS] = str(events)
+        told = Path(folder) / "events"
+        told.touch()
+        os.environ[EVENTS] = str(told)
         try:
             yield record
         finally:
             del os.environ[EVENTS]
-            ended = Counter(line.split()[0] for line in events.read_text().splitlines())
+            ended = Counter(event["end"] for event in _parse(told))
             record["jobs_done"], record["jobs_failed"] = ended["done"], ended["failed"]
             record["ended_utc"] = _text(_now())
             if record["exit_status"] == 0 and not ended:
                 path.unlink()
             else:
                 _write(path, record)
+
+
+def events() -> list[dict[str, Any]]:
+    """Return what the logger told of the jobs of the present run, in order of their ends."""
+    return _parse(Path(os.environ[EVENTS]))
+
+
+def _parse(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read_runs(results: Path) -> list[dict[str, Any]]:

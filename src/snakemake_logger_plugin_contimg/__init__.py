@@ -6,6 +6,7 @@ dry run.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -17,7 +18,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 __all__ = ["LogHandler"]
 
-#: Environment variable that names the file to which each job that ended adds a line.
+#: Environment variable that names the file to which each job that ended adds a line: JSON with
+#: ``end`` ("done" or "failed"), ``rule``, ``wildcards``, ``log``, ``command``, and ``seconds``.
 EVENTS = "CONTIMG_RUN_EVENTS"
 #: Lines of a failed job's log that are shown.
 TAIL_LINES = 12
@@ -38,6 +40,7 @@ class LogHandler(LogHandlerBase):
         self.rule_done: Counter[str] = Counter()
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self.running: dict[int, tuple[str, str, float]] = {}
+        self.jobs: dict[int, dict] = {}
         self.started = time.monotonic()
         self.live = sys.stderr.isatty()
 
@@ -63,6 +66,12 @@ class LogHandler(LogHandlerBase):
             filter(None, (wildcards.get("night"), wildcards.get("hour")))
         )
         self.running[record.jobid] = (record.rule_name, what, time.monotonic())
+        self.jobs[record.jobid] = {
+            "rule": record.rule_name,
+            "wildcards": {key: str(value) for key, value in wildcards.items()},
+            "log": str(next(iter(record.log or []), "")),
+            "command": _one_line(record.shellcmd),
+        }
         self._status()
 
     def _job_finished(self, record: LogRecord) -> None:
@@ -75,7 +84,7 @@ class LogHandler(LogHandlerBase):
         self.seconds[rule].append(took)
         if rule == "all":
             return
-        self._note("done", rule)
+        self._note("done", record.job_id, took)
         width = len(str(self.total))
         self._print(
             f"[{self.done:{width}}/{self.total}{self._time_left()}] {rule:<17}{what:<16}"
@@ -83,19 +92,20 @@ class LogHandler(LogHandlerBase):
         )
 
     def _job_error(self, record: LogRecord) -> None:
-        rule, what, _ = self.running.pop(record.jobid, (record.rule_name, "", 0.0))
-        self._note("failed", rule)
+        rule, what, began = self.running.pop(record.jobid, (record.rule_name, "", 0.0))
+        self._note("failed", record.jobid, time.monotonic() - began if began else 0.0)
         self._print(f"FAILED {rule} {what}".rstrip())
         for log in record.log or []:
             path = Path(str(log))
             lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
             self._print("\n".join(f"    {line}" for line in [*lines[-TAIL_LINES:], f"log: {path}"]))
 
-    def _note(self, end: str, rule: str) -> None:
+    def _note(self, end: str, jobid: int, seconds: float) -> None:
         """Tell the launcher, if it asked, that a job ended."""
-        if EVENTS in os.environ:
+        if EVENTS in os.environ and jobid in self.jobs:
+            event = {"end": end, "seconds": round(seconds, 1), **self.jobs[jobid]}
             with open(os.environ[EVENTS], "a", encoding="utf-8") as file:
-                file.write(f"{end} {rule}\n")
+                file.write(json.dumps(event) + "\n")
 
     def _error(self, record: LogRecord) -> None:
         self._print(record.getMessage().strip())
@@ -123,3 +133,8 @@ class LogHandler(LogHandlerBase):
         if self.live and self.running:
             now = ", ".join(f"{rule} {what}".strip() for rule, what, _ in self.running.values())
             print(f"\r\x1b[Krunning: {now[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def _one_line(command: str | None) -> str:
+    """Return a job's command without what sends its output to the log."""
+    return " ".join((command or "").split()).rsplit(" > ", 1)[0]

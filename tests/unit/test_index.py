@@ -155,7 +155,8 @@ def record_run(results, failing=False):
     """Record a run of three jobs, of which one fails, or none."""
     with runs.recorded(Config(results=results), "run", ["2026-01-25"]) as record:
         with open(os.environ[runs.EVENTS], "a") as events:
-            events.write("done group\ndone convert\n" + f"{'failed' if failing else 'done'} x\n")
+            for end in ("done", "done", "failed" if failing else "done"):
+                events.write(json.dumps({"end": end, "rule": "group"}) + "\n")
         record["exit_status"] = int(failing)
     return record
 
@@ -165,7 +166,7 @@ def test_a_run_has_a_row_while_it_works_and_when_it_has_ended(tmp_path):
     with runs.recorded(Config(results=results), "tick", []) as record:
         index.build_index(results, out)
         with open(os.environ[runs.EVENTS], "a") as events:
-            events.write("done index\n")
+            events.write(json.dumps({"end": "done", "rule": "index"}) + "\n")
         record["exit_status"] = 0
     (row,) = index.open_index(out).execute("SELECT * FROM runs")
     assert (row["command"], row["ended_utc"], row["jobs_done"]) == ("tick", None, None)

@@ -134,7 +134,7 @@ def test_a_further_tile_remakes_the_nights_products(season):
     assert season.jobs() == expected
 
 
-def test_a_late_subband_remakes_its_group_and_nothing_else(dag_folder):
+def test_a_late_subband_joins_its_group_only_when_asked(dag_folder, monkeypatch):
     _, target, _ = dag_folder.add_night(0)
     files = dag_folder.groups[target]["files"]
     late = files.pop("7")
@@ -143,6 +143,8 @@ def test_a_late_subband_remakes_its_group_and_nothing_else(dag_folder):
     assert dag_folder.jobs() == set()
     files["7"] = late
     dag_folder.groups[target]["state"] = "complete"
+    assert dag_folder.jobs() == set(), "a group that was cut stays cut"
+    monkeypatch.setenv("CONTIMG_REGROUP", "1")
     steps = ("group", "convert", "apply", "image")
     assert dag_folder.jobs() == {(step, target) for step in steps} | after_image(target, NIGHT)
 
@@ -265,11 +267,11 @@ def test_a_run_gathers_all_pages_in_one_file_when_asked(season):
 
 
 def test_two_ticks_do_not_meet(season):
-    with open(season.path / "results/.tick.lock", "w") as lock:
+    with open(season.path / "results/.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = season.contimg("tick", "--config", "flagging={engine: none}")
-    assert done.returncode == 0
-    assert "another tick is at work" in done.stdout
+    assert done.returncode == 5
+    assert "another run is at work" in done.stderr
 
 
 def test_a_tick_does_what_is_ready_also_after_a_killed_run(season):

@@ -9,7 +9,8 @@ sys.path.insert(0, str(SRC))
 from dsa110_contimg import planning
 from dsa110_contimg.config import load_config, to_args
 from dsa110_contimg.errors import ContimgError
-from dsa110_contimg.products import GROUP_ID, NIGHT, Layout, companion
+from dsa110_contimg.planning import LIGHTCURVES, MOSAIC_MAPS, TILE_MAPS
+from dsa110_contimg.products import GROUP_ID, Layout
 
 planning.prepare_jobs(SRC)
 
@@ -20,15 +21,12 @@ except ContimgError as error:
     sys.exit(f"contimg: {error}")
 
 LAYOUT = Layout(CONFIG.results)
-TILE_PRODUCTS = ("image.fits", "photometry.csv")
-TILE_MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")
-MOSAIC_MAPS = ("weight", "rms")
-LIGHTCURVES = ("lightcurves.parquet", "variability.csv", "candidates.csv")
 
 
+# Closed nights, and tiles whose data were purged, match no rule: their products are taken as they are.
 wildcard_constraints:
-    group=GROUP_ID,
-    night=NIGHT,
+    group=planning.excluding(PLAN.settled) + GROUP_ID,
+    night="|".join(PLAN.nights) or "none",
     hour=r"\d{2}",
 
 
@@ -148,37 +146,9 @@ def night_products(wildcards):
 
 def every_night(name):
     """One product of all nights."""
-    return [str(LAYOUT.night(night, name)) for night in PLAN.epochs]
-
-
-def with_sidecars(*paths):
-    """Products and what is known of them."""
-    return [f"{path}{ending}" for path in paths for ending in ("", ".json")]
+    return [str(LAYOUT.night(night, name)) for night in PLAN.measured_nights]
 
 
 def targets():
     """Every product that is kept: one that is deleted is made again."""
-    groups = [LAYOUT.group(g, kind) for g in PLAN.groups for kind in ("hdf5", "ms")]
-    solutions = [path for g in PLAN.calibration.transits for path in tables(g)]
-    tiles = [LAYOUT.group(g, kind) for g in PLAN.targets for kind in TILE_PRODUCTS]
-    nights = [
-        LAYOUT.night(night, f"{name}.fits")
-        for night, epoch in PLAN.epochs.items()
-        for name in ("mosaic", *(f"mosaic_{hour}" for hour in epoch.hours))
-    ]
-    maps = [companion(path, kind) for path in nights for kind in MOSAIC_MAPS]
-    maps += [
-        LAYOUT.group(g, f"{kind}.fits") for g in PLAN.targets for kind in TILE_MAPS
-    ]
-    tables_of_nights = every_night("photometry.csv")
-    pages = every_night("qa.json") + every_night("report.html")
-    science = [curves(name) for name in LIGHTCURVES] + [
-        str(LAYOUT.results / "index.sqlite")
-    ]
-    return [
-        *with_sidecars(*groups, *solutions, *tiles, *nights, *tables_of_nights),
-        *map(str, maps),
-        *(str(LAYOUT.group(g, "calibration.json")) for g in PLAN.targets),
-        *pages,
-        *(science if PLAN.epochs else []),
-    ]
+    return planning.all_targets(PLAN, LAYOUT)

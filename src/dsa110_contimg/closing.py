@@ -1,0 +1,183 @@
+"""Nights that are done.
+
+A night is closed when its UTC day is over, nothing of it is still arriving, and all its products
+stand. What is to be known of it later is then in one file, ``nights/<night>/closed.json``: the plan
+leaves its groups alone, so that what a run costs does not grow with the history. Its calibrations
+still serve other nights, and its measurements go into the light curves. Data that arrive late
+re-open it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .failures import describe
+from .ingest import Group
+from .products import NIGHT, Layout, write_text
+from .telescope import TILE_S
+
+__all__ = ["ClosedNight", "closed_nights", "is_over", "nights_on_disk", "read", "write"]
+
+#: States of a group that is worked on.
+READY = ("complete", "degraded")
+
+
+@dataclass(frozen=True)
+class ClosedNight:
+    """What is kept of a closed night.
+
+    Attributes
+    ----------
+    night : str
+        UTC day.
+    closed_utc : str
+        When it was closed.
+    groups : dict of str to str
+        Group id to a digest of what there was of it; empty for a group that became a tile, whose
+        later subbands change nothing.
+    solutions : list of dict
+        Calibrations: ``group`` (the inventory's entry), ``calibrator`` and ``verdict``.
+    refused : list of dict
+        Inventory's entries of groups that no calibration could serve.
+    quarantined : list of str
+        Groups that were set aside.
+    tiles : int
+        Tiles that were made.
+    """
+
+    night: str
+    closed_utc: str
+    groups: dict[str, str]
+    solutions: list[dict] = field(default_factory=list)
+    refused: list[dict] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+    tiles: int = 0
+
+
+def path_of(layout: Layout, night: str) -> Path:
+    """Return where the record of a closed night is."""
+    return layout.night(night, "closed.json")
+
+
+def nights_on_disk(layout: Layout) -> list[str]:
+    """Return the nights that have a folder, in order of time."""
+    try:
+        names = [path.name for path in (layout.results / "nights").iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if re.fullmatch(NIGHT, name))
+
+
+def closed_nights(layout: Layout) -> list[str]:
+    """Return the closed nights, in order of time."""
+    return [night for night in nights_on_disk(layout) if path_of(layout, night).is_file()]
+
+
+def read(layout: Layout, night: str) -> ClosedNight | None:
+    """Return what is kept of a night; None if it is open, or its record cannot be read."""
+    try:
+        return ClosedNight(**json.loads(path_of(layout, night).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def write(layout: Layout, closed: ClosedNight) -> None:
+    """Close a night."""
+    text = json.dumps(asdict(closed), indent=1) + "\n"
+    write_text(path_of(layout, closed.night), text)
+
+
+def reopen(layout: Layout, night: str) -> bool:
+    """Open a night again; tell whether it was closed."""
+    path = path_of(layout, night)
+    was_closed = path.is_file()
+    path.unlink(missing_ok=True)
+    return was_closed
+
+
+def is_over(night: str, now: float, grace_s: float) -> bool:
+    """Tell whether a night's UTC day is over, and its last tile had time to arrive.
+
+    Parameters
+    ----------
+    night : str
+        UTC day.
+    now : float
+        Time to judge by, seconds since 1970.
+    grace_s : float
+        How long after the end of the day's last tile its files may take to arrive, s.
+    """
+    midnight = dt.datetime.fromisoformat(night).replace(tzinfo=dt.UTC) + dt.timedelta(days=1)
+    return now >= midnight.timestamp() + TILE_S + grace_s
+
+
+def digest(group: Group) -> str:
+    """Return a digest of what there is of a group: files, with size and time of modification."""
+    found = [group.state, *map(describe, sorted(group.files.values())), *sorted(group.reasons)]
+    return hashlib.blake2b("\n".join(found).encode(), digest_size=8).hexdigest()
+
+
+def summary(
+    night: str,
+    groups: Iterable[Group],
+    made: Iterable[str],
+    solutions: list[dict],
+    refused: Mapping[str, Any],
+    quarantined: Iterable[str],
+) -> ClosedNight:
+    """Return what is to be kept of a night.
+
+    Parameters
+    ----------
+    night : str
+        UTC day.
+    groups : iterable of Group
+        All groups of the night.
+    made : iterable of str
+        Those that became tiles.
+    solutions : list of dict
+        See `ClosedNight`.
+    refused : mapping
+        Ids of groups that no calibration could serve.
+    quarantined : iterable of str
+        Groups that were set aside.
+    """
+    made = set(made)
+    groups = list(groups)
+    return ClosedNight(
+        night=night,
+        closed_utc=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        groups={g.id: "" if g.id in made else digest(g) for g in groups},
+        solutions=solutions,
+        refused=[asdict(g) for g in groups if g.id in refused],
+        quarantined=sorted(quarantined),
+        tiles=len(made),
+    )
+
+
+def purged_groups(layout: Layout, night: str) -> set[str]:
+    """Return the groups of a night whose data were purged; what was made of them stays.
+
+    ``nights/<night>/purged.json`` has them as keys of ``groups``.
+    """
+    try:
+        text = layout.night(night, "purged.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return set()
+    return set(json.loads(text)["groups"])
+
+
+def is_news(closed: ClosedNight, group: Group) -> bool:
+    """Tell whether a group in the incoming folder is more than a closed night knows.
+
+    A subband that comes after its tile was made is none: a group that was cut stays cut.
+    """
+    known = closed.groups.get(group.id)
+    return known is None or (known != "" and group.state in READY and known != digest(group))
