@@ -1,42 +1,70 @@
-"""Cost of a light-curve update: nights x sources of simulated photometry, time and memory.
+"""Cost of light curves: all nights at once, and one more night, by the number of nights.
 
-Usage: python benchmarks/lightcurves.py NIGHTS SOURCES
+Usage: python benchmarks/lightcurves.py [SOURCES [NIGHTS...]]   (2000 sources; 30 365 1000 nights)
 """
 
-import resource
+import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import season
-from dsa110_contimg.photometry import COLUMNS
-from dsa110_contimg.products import Sidecar
+N_SOURCES, NIGHTS = 2000, (30, 365, 1000)
 
 
-def main(n_epochs: int, n_sources: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        table, _, _ = season.make(np.random.default_rng(1), n_sources, 0, 0, n_epochs)
-        table = table.assign(flux_err_jy=season.RMS, group_or_epoch=table.epoch)
-        paths = []
-        for night, part in table.groupby("epoch"):
-            path = Path(folder) / night / "photometry.csv"
-            path.parent.mkdir()
-            part[list(COLUMNS)].to_csv(path, index=False)
-            Sidecar("photometry").write(path)
-            paths.append(str(path))
-        del table
-        started = time.monotonic()
-        command = [sys.executable, "-m", "dsa110_contimg", "lightcurves", f"{folder}/out", *paths]
-        subprocess.run(command, check=True)
-        seconds = time.monotonic() - started
-        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"| {n_epochs} | {n_sources} | {seconds:.1f} s | {used:.0f} MB |")
+def make(folder: str, n_epochs: int, n_sources: int) -> None:
+    """Write the photometry tables of a simulated season."""
+    import numpy as np
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import season
+    from dsa110_contimg.photometry import COLUMNS
+    from dsa110_contimg.products import Sidecar
+
+    table, _ = season.make(np.random.default_rng(1), n_sources, 0, 0, n_epochs)
+    table = table.assign(group_or_epoch=table.epoch, image="mosaic.fits")
+    for night, part in table.groupby("epoch"):
+        path = Path(folder) / night / "photometry.csv"
+        path.parent.mkdir()
+        part[list(COLUMNS)].to_csv(path, index=False)
+        Sidecar("photometry").write(path)
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Run a program; return its wall time, s, and largest memory, MB."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command[:4]} failed")
+    return time.monotonic() - started, used.ru_maxrss / 1024
+
+
+def main(n_sources: int, nights: list[int]) -> None:
+    print("| nights | sources | all at once | memory | one more night | memory | tables read |")
+    print("|---|---|---|---|---|---|---|")
+    for n_epochs in nights:
+        with tempfile.TemporaryDirectory() as folder:
+            # In a process of its own: a program's memory is never less than that of its parent.
+            script = [sys.executable, __file__, "make", folder, str(n_epochs + 1), str(n_sources)]
+            subprocess.run(script, check=True)
+            tables = [str(p) for p in sorted(Path(folder).glob("*/photometry.csv"))]
+            step = [sys.executable, "-m", "dsa110_contimg", "lightcurves", f"{folder}/out"]
+            every, every_mb = timed([*step, *tables[:-1]])
+            one, one_mb = timed([*step, *tables])
+            record = json.loads((Path(folder) / "out/lightcurves.parquet.json").read_text())
+            print(
+                f"| {n_epochs} | {n_sources} | {every:.1f} s | {every_mb:.0f} MB "
+                f"| {one:.1f} s | {one_mb:.0f} MB | {record['qa']['n_tables_read']} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    if sys.argv[1:2] == ["make"]:
+        make(sys.argv[2], *map(int, sys.argv[3:]))
+    else:
+        given = list(map(int, sys.argv[1:]))
+        main(given[0] if given else N_SOURCES, given[1:] or list(NIGHTS))

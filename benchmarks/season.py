@@ -13,7 +13,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import season
 from dsa110_contimg.config import LightcurveOptions
-from dsa110_contimg.lightcurves import candidates, common_scale, match_templates, variability
+from dsa110_contimg.metrics import candidates
 
 SIGMAS = (3.0, 4.0, 5.0, 7.0)
 THRESHOLDS = 5 * 10.0 ** np.arange(-12, -0.9, 0.25)
@@ -21,9 +21,8 @@ THRESHOLDS = 5 * 10.0 ** np.arange(-12, -0.9, 0.25)
 
 def rates(sigma: float, seed: int) -> pd.DataFrame:
     """Return the share of each kind that is called a candidate, by threshold."""
-    table, epochs, kinds = season.make(np.random.default_rng(seed), 10_000, 1000, 1000, sigma=sigma)
-    curves, _ = common_scale(table, epochs, LightcurveOptions())
-    measures, _ = match_templates(curves, variability(curves))
+    table, kinds = season.make(np.random.default_rng(seed), 10_000, 1000, 1000, sigma=sigma)
+    _, measures, _ = season.light_curves(table, LightcurveOptions())
     rows = []
     for threshold in THRESHOLDS:
         options = LightcurveOptions(false_alarm=threshold)

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 
 from dsa110_contimg import ese
+from dsa110_contimg.curvestore import Night, Store
+from dsa110_contimg.lightcurves import assemble
 
 RMS = 1e-3
 
 
 def make(rng, n_constant, n_ese, n_flare, n_epochs=30, sigma=5.0, systematic=0.02, bad_epoch=1.2):
-    """Return a table as `lightcurves.read_epochs` gives it, its epochs, and each source's kind.
+    """Return measurements as `lightcurves.read_night` gives them, and each source's kind.
 
     Steady fluxes are log-uniform between 10 mJy and 1 Jy, noise is 1 mJy, every measurement has a
     fractional error of `systematic`, every epoch a flux scale 5 % off at random, one of them by
@@ -41,7 +43,7 @@ def make(rng, n_constant, n_ese, n_flare, n_epochs=30, sigma=5.0, systematic=0.0
         {
             "source_id": np.char.mod("S%05d", source),
             "name": np.char.mod("J%06d", source),
-            "ra_deg": 30.0,
+            "ra_deg": 360 * source / n,
             "dec_deg": 33.0,
             "mjd": mjd[epoch],
             "epoch": np.char.mod("night%04d", epoch),
@@ -53,9 +55,20 @@ def make(rng, n_constant, n_ese, n_flare, n_epochs=30, sigma=5.0, systematic=0.0
             "catalog_flux_jy": steady[source],
             "pb": 0.9,
             "flags": "",
-            "image": "mosaic.fits",
-            "image_sha256": "",
+            "used": True,
         }
     )
-    epochs = [{"epoch": f"night{e:04d}", "mjd": mjd[e]} for e in range(n_epochs)]
-    return table, epochs, pd.Series(kinds, index=np.char.mod("S%05d", np.arange(n)))
+    return table, pd.Series(kinds, index=np.char.mod("S%05d", np.arange(n)))
+
+
+def light_curves(table, options):
+    """Return light curves, measures of variability and figures of a table of measurements."""
+    store, curves = Store(":memory:", ""), []
+    image = dict.fromkeys(("image", "image_sha256", "image_version"), "")
+    nights = []
+    for epoch, points in table.groupby("epoch"):
+        record = {"epoch": epoch, "mjd": float(points.mjd.median()), "rejected": False} | image
+        nights.append(Night(epoch, epoch, record, points))
+    store.replace([], nights)
+    measures, figures = assemble(store, options, curves.append)
+    return pd.concat(curves), measures, figures

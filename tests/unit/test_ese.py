@@ -5,7 +5,7 @@ from scipy import stats
 import season
 from dsa110_contimg import ese
 from dsa110_contimg.config import LightcurveOptions
-from dsa110_contimg.lightcurves import candidates, common_scale, match_templates, variability
+from dsa110_contimg.metrics import candidates
 
 
 def test_lens_conserves_flux_and_dims_its_axis():
@@ -74,11 +74,10 @@ def test_heavy_tails_of_measurements_raise_the_number_of_trials():
 def test_season_of_thirty_nights():
     """Events of 5 sigma found above 90 %, under 1 in 1000 constant sources, one bad night."""
     options = LightcurveOptions()
-    table, epochs, kinds = season.make(np.random.default_rng(4), 3000, 150, 150)
-    curves, fitted = common_scale(table, epochs, options)
-    assert fitted.systematic == pytest.approx(0.02, rel=0.1)
-    measures, trials = match_templates(curves, variability(curves))
-    assert 50 < trials < 2000
+    table, kinds = season.make(np.random.default_rng(4), 3000, 150, 150)
+    _, measures, figures = season.light_curves(table, options)
+    assert [e["systematic"] for e in figures["epochs"]] == pytest.approx([0.02] * 30, rel=0.1)
+    assert 50 < figures["template_trials"] < 2000
     found = kinds[candidates(measures, options).source_id].value_counts()
     assert found.get("constant", 0) <= 3
     assert found["ese"] > 0.9 * 150

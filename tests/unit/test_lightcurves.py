@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -9,13 +10,9 @@ import pytest
 from scipy import stats
 
 from dsa110_contimg import cli
-from dsa110_contimg.lightcurves import (
-    DICTIONARY,
-    epoch_scale,
-    log10_chi2_sf,
-    pair_metrics,
-    variability,
-)
+from dsa110_contimg.fluxscale import epoch_scale
+from dsa110_contimg.lightcurves import DICTIONARY
+from dsa110_contimg.metrics import log10_chi2_sf, pair_metrics, variability
 from dsa110_contimg.photometry import COLUMNS
 from dsa110_contimg.products import Sidecar
 
@@ -99,7 +96,7 @@ def test_scale_error_of_an_epoch_makes_no_candidate(tmp_path, n_epochs):
     flux, error = season(rng, 200, n_epochs, scales=scales)
     curves, measures, ranked, record = run(tmp_path, write(tmp_path, flux, error))
     assert len(ranked) == 0
-    found = [e["FLUXSCL"] for e in record["qa"]["epochs"]]
+    found = [e["flux_scale"] for e in record["qa"]["epochs"]]
     assert found[0] / np.median(found[1:]) == pytest.approx(1.2, rel=0.005)
     raw = curves.flux_raw_jy / curves.flux_scale
     assert curves.flux_jy.to_numpy() == pytest.approx(raw.to_numpy())
@@ -118,7 +115,7 @@ def test_scales_and_their_errors_against_truth():
         flux *= np.exp(rng.normal(0, 0.02, flux.shape))  # beam errors and the like
         fitted = epoch_scale(flux, error)
         assert fitted.systematic == pytest.approx(0.02, rel=0.2)
-        assert fitted.steady[8:].mean() > 0.9 * (fitted.n_candidates - 8) / 72
+        assert fitted.steady[8:].mean() > 0.9 * (fitted.candidate.sum() - 8) / 72
         b, truth = np.log(fitted.scale), np.log(true)
         pulls.append(((b - b.mean()) - (truth - truth.mean())) / (fitted.error / fitted.scale))
     pulls = np.concatenate(pulls) / np.sqrt(1 - 1 / 6)  # the mean is taken out
@@ -154,7 +151,7 @@ def test_few_reference_sources_leave_the_scale_and_say_so(tmp_path):
     flux, error = season(np.random.default_rng(6), 2, 3, scales=[1, 1.2, 1])
     _, _, _, record = run(tmp_path, write(tmp_path, flux, error))
     assert record["verdict"] == "warn" and "fewer than 3 steady" in record["reasons"][0]
-    assert [e["FLUXSCL"] for e in record["qa"]["epochs"]] == [1, 1, 1]
+    assert [e["flux_scale"] for e in record["qa"]["epochs"]] == [1, 1, 1]
 
 
 def test_every_row_is_kept_and_bad_ones_do_not_count(tmp_path):
@@ -259,6 +256,7 @@ def test_single_epoch_is_no_error(tmp_path):
 
 def test_an_epoch_given_twice_is_refused(tmp_path, capsys):
     flux, error = season(np.random.default_rng(10), 5, 1)
-    paths = write(tmp_path, flux, error)
-    assert cli.main(["lightcurves", str(tmp_path / "out"), *map(str, paths * 2)]) == 3
+    (path,) = write(tmp_path, flux, error)
+    twin = shutil.copytree(path.parent, tmp_path / "twin") / path.name
+    assert cli.main(["lightcurves", str(tmp_path / "out"), str(path), str(twin)]) == 3
     assert "2026-01-01 is in more than one" in capsys.readouterr().err
