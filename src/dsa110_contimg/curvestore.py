@@ -171,7 +171,7 @@ class Store:
         query = f"select content from points where {where} order by cell, month"
         values = tuple(map(int, values))
         parts = [_unpack(blob, columns) for (blob,) in self._db.execute(query, values)]
-        return pa.concat_tables(parts).to_pandas() if parts else pd.DataFrame()
+        return pa.concat_tables(parts).to_pandas(use_threads=False) if parts else pd.DataFrame()
 
     # interim results
 
@@ -203,13 +203,14 @@ def cell_of(points: pd.DataFrame) -> np.ndarray:
 
 def _pack(table: pd.DataFrame) -> bytes:
     sink = pa.BufferOutputStream()
-    content = pa.Table.from_pandas(table)
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    content = pa.Table.from_pandas(table, nthreads=1)
+    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     with pa.ipc.new_stream(sink, content.schema, options=options) as writer:
         writer.write_table(content)
     return sink.getvalue().to_pybytes()
 
 
 def _unpack(blob: bytes, columns: list[str] | None = None) -> pa.Table:
-    table = pa.ipc.open_stream(blob).read_all()
+    options = pa.ipc.IpcReadOptions(use_threads=False)
+    table = pa.ipc.open_stream(blob, options=options).read_all()
     return table.select(columns).replace_schema_metadata() if columns else table

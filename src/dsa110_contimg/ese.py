@@ -26,8 +26,10 @@ LEAST_EPOCHS = 5
 N_TRIALS, LEAST_TRIALS, TRIALS_WORK = 20_000, 2000, 1e9
 #: Longest event that is looked for, days.
 LONGEST_DAYS = 120.0
+#: Least variance of a template over the measured epochs, over its mean square.
+_LEAST_SHAPE = 0.05
 #: Scores that are held in memory at once.
-_CHUNK = 5_000_000
+_CHUNK = 1_000_000
 #: Upper tail of the scores of constant curves that the number of trials is read from.
 _TAIL = 0.01
 
@@ -131,22 +133,36 @@ def score(flux: np.ndarray, error: np.ndarray, templates: Bank):
 def _score(flux: np.ndarray, error: np.ndarray, h: np.ndarray):
     known = np.isfinite(flux) & (error > 0)
     w = np.where(known, 1 / np.where(known, error, 1) ** 2, 0)
-    f = np.where(known, flux, 0)
-    sum_w, sum_f = w.sum(1)[:, None], (w * f).sum(1)[:, None]
+    constant = (w * np.where(known, flux, 0)).sum(1) / np.maximum(w.sum(1), 1e-300)
+    # Relative to the weighted mean, sums do not cancel: half the precision is enough to choose by.
+    f = np.where(known, flux - constant[:, None], 0)
+    unit = np.maximum(w.max(1, keepdims=True), 1e-300)
+    snr = _fit(*(a.astype(np.float32) for a in (w / unit, f, h)), _LEAST_SHAPE)[0]
+    which = snr.argmax(1)
+    told = (known.sum(1) >= LEAST_EPOCHS) & (snr.max(1) != 0)
+    chosen = _fit(w[:, None], f[:, None], h[:, which].T[..., None], 0.0)
+    best, amplitude, offset = (np.where(told, a[:, 0, 0], 0) for a in chosen)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return best, which, amplitude / (constant + offset)
+
+
+def _fit(w: np.ndarray, f: np.ndarray, h: np.ndarray, least: float):
+    """Fit ``f = constant + amplitude h`` with weights w.
+
+    A template that is constant over the measured epochs says nothing: its score is 0 if the
+    weighted variance of h is below `least` times its mean square.
+
+    w, f : (..., n, n_epochs), h : (..., n_epochs, n_templates); returns score, amplitude and
+    constant, each (..., n, n_templates).
+    """
+    sum_w, sum_f = w.sum(-1, keepdims=True), (w * f).sum(-1, keepdims=True)
     sum_h, sum_hh, sum_fh = w @ h, w @ h**2, (w * f) @ h
     with np.errstate(invalid="ignore", divide="ignore"):
         information = sum_hh - sum_h**2 / sum_w
-        # A template that is constant over the measured epochs says nothing.
-        known_shape = information > 0.05 * sum_hh
-        amplitude = np.where(known_shape, (sum_fh - sum_f * sum_h / sum_w) / information, 0)
-        snr = np.where(known_shape, amplitude * np.sqrt(np.maximum(information, 0)), 0)
-    snr[known.sum(1) < LEAST_EPOCHS] = 0
-    which = snr.argmax(1)
-    rows = np.arange(len(f))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        constant = (sum_f[:, 0] - amplitude[rows, which] * sum_h[rows, which]) / sum_w[:, 0]
-        relative = amplitude[rows, which] / constant
-    return snr[rows, which], which, relative
+        told = information > least * sum_hh
+        amplitude = np.where(told, (sum_fh - sum_f * sum_h / sum_w) / information, 0)
+        score = np.where(told, amplitude * np.sqrt(np.maximum(information, 0)), 0)
+        return score, amplitude, (sum_f - amplitude * sum_h) / sum_w
 
 
 def effective_trials(flux: np.ndarray, error: np.ndarray, templates: Bank, rng) -> float:

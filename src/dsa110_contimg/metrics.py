@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ def pair_metrics(flux: np.ndarray, error: np.ndarray) -> tuple[float, float, flo
         flux, error = flux[keep], error[keep]
     if flux.size < 2:
         return 0.0, 0.0, 0.0
-    first, second = np.triu_indices(flux.size, 1)
+    first, second = _pairs(flux.size)
     difference = np.abs(flux[first] - flux[second])
     vs = difference / np.hypot(error[first], error[second])
     with np.errstate(divide="ignore"):
@@ -63,6 +63,11 @@ def pair_metrics(flux: np.ndarray, error: np.ndarray) -> tuple[float, float, flo
         return float(vs.max()), 0.0, 0.0
     best = np.argmax(np.where(significant, m, -1))
     return float(vs.max()), float(vs[best]), float(m[best])
+
+
+@cache
+def _pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(n, 1)
 
 
 def variability(table: pd.DataFrame) -> pd.DataFrame:
