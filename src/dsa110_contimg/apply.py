@@ -8,7 +8,6 @@ corrected column is written anywhere.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import time
@@ -36,10 +35,9 @@ ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class Averaging:
-    """How many channels and integrations are averaged, and what that costs at half power."""
+    """How many channels are averaged, and what that costs at half power."""
 
     channels: int
-    integrations: int
     loss: float
 
 
@@ -117,19 +115,14 @@ def choose_candidate(
 
 
 def choose_averaging(
-    uvw_m: np.ndarray,
-    freq_hz: np.ndarray,
-    dec_deg: float,
-    integration_s: float,
-    n_times: int,
-    limit: float,
-    subbands: int = 16,
+    uvw_m: np.ndarray, freq_hz: np.ndarray, dec_deg: float, limit: float, subbands: int = 16
 ) -> Averaging:
     """Choose the averaging that leaves the fewest visibilities and costs at most `limit`.
 
-    Channels are averaged in numbers that divide a subband, integrations in numbers that divide the
-    tile. The loss is the mean over baselines for a source at half power of the beam, to the east
-    or to the north, whichever is worse; what the correlator's own averaging costs does not count.
+    Channels are averaged in numbers that divide a subband. The loss is the mean over baselines for
+    a source at half power of the beam, to the east or to the north, whichever is worse; what the
+    correlator's own averaging costs does not count. (Integrations could be averaged, too, but CASA
+    needs longer for that than imaging saves.)
 
     Parameters
     ----------
@@ -139,10 +132,6 @@ def choose_averaging(
         Channels, Hz.
     dec_deg : float
         Declination, deg.
-    integration_s : float
-        Integration time, s.
-    n_times : int
-        Integrations.
     limit : float
         Largest loss.
     subbands : int
@@ -153,25 +142,14 @@ def choose_averaging(
     centre_hz = float(np.mean(freq_hz))
     radius = np.deg2rad(half_power_deg(centre_hz))
     towards = np.array([[radius, 0, 0], [0, radius, 0]])  # east, north
-    even = np.ones(len(uvw_m))
 
-    def loss(channels: int, integrations: int) -> float:
-        smearing = Smearing(
-            dec_deg, channels, integrations, channels * width_hz, integrations * integration_s
-        )
-        return float(1 - smearing.response(towards, uvw_m, even, centre_hz).min())
+    def loss(channels: int) -> float:
+        smearing = Smearing(dec_deg, channels, 1, channels * width_hz, 0.0)
+        return float(1 - smearing.response(towards, uvw_m, np.ones(len(uvw_m)), centre_hz).min())
 
-    best = Averaging(1, 1, 0.0)
-    for channels, integrations in itertools.product(_divisors(per_subband), _divisors(n_times)):
-        cost = loss(channels, integrations)
-        fewer = channels * integrations > best.channels * best.integrations
-        if cost <= limit and fewer:
-            best = Averaging(channels, integrations, cost)
-    return best
-
-
-def _divisors(n: int) -> list[int]:
-    return [k for k in range(1, n + 1) if n % k == 0]
+    losses = {k: loss(k) for k in range(1, per_subband + 1) if per_subband % k == 0}
+    most = max(k for k, cost in losses.items() if k == 1 or cost <= limit)
+    return Averaging(most, losses[most])
 
 
 # --- applying ---------------------------------------------------------------------
@@ -232,8 +210,6 @@ def apply_calibration(
             shape["uvw_m"],
             shape["freq_hz"],
             tile["qa"]["phase_centre_dec_deg"],
-            shape["integration_s"],
-            shape["n_times"],
             options.max_smearing,
         )
         sidecar = Sidecar(
@@ -243,7 +219,7 @@ def apply_calibration(
         )
         started = time.monotonic()
         with replacing(out) as temporary:
-            _transform(casa, ms, temporary, chosen, averaging, shape["integration_s"])
+            _transform(casa, ms, temporary, chosen, averaging.channels)
             sidecar.timings_s["mstransform"] = time.monotonic() - started
             sidecar.qa = _describe(temporary, tile, chosen, averaging)
             solved = chosen.sidecar["qa"]
@@ -267,9 +243,7 @@ def apply_calibration(
 
 def _read_shape(ms: Path, tile: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the choice of calibration and averaging depends on."""
-    antenna1, antenna2, uvw, times, interval = _columns(
-        ms, "ANTENNA1", "ANTENNA2", "UVW", "TIME", "INTERVAL"
-    )
+    antenna1, antenna2, uvw, times = _columns(ms, "ANTENNA1", "ANTENNA2", "UVW", "TIME")
     (names,) = _columns(ms / "ANTENNA", "NAME")
     (freq_hz,) = _columns(ms / "SPECTRAL_WINDOW", "CHAN_FREQ")
     n_times = len(np.unique(times))
@@ -279,8 +253,6 @@ def _read_shape(ms: Path, tile: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "uvw_m": uvw.T[middle][cross][: len(times) // n_times],
         "freq_hz": freq_hz[:, 0],
-        "n_times": n_times,
-        "integration_s": float(interval[0]),
         "antennas": [str(names[a]) for a in used],
         "dec_app_deg": tile["qa"]["dec_app_deg"],
     }
@@ -297,9 +269,7 @@ def _columns(table: Path, *names: str) -> list[np.ndarray]:
         reader.close()
 
 
-def _transform(
-    casa: Any, ms: Path, out: Path, chosen: Candidate, averaging: Averaging, integration_s: float
-) -> None:
+def _transform(casa: Any, ms: Path, out: Path, chosen: Candidate, channels: int) -> None:
     library = Path("callib.txt").absolute()  # in the scratch folder of the CASA session
     library.write_text(
         calibration_library(chosen, chosen.sidecar["parameters"]["delay"]), encoding="utf-8"
@@ -311,10 +281,8 @@ def _transform(
         antenna="*&",  # cross-correlations
         docallib=True,
         callib=os.fspath(library),
-        chanaverage=averaging.channels > 1,
-        chanbin=averaging.channels,
-        timeaverage=averaging.integrations > 1,
-        timebin=f"{averaging.integrations * integration_s:.6f}s",
+        chanaverage=channels > 1,
+        chanbin=channels,
         keepflags=True,
         usewtspectrum=True,
         reindex=False,
@@ -338,7 +306,7 @@ def _describe(
         "flagged_fraction": flagged,
         "averaging": {
             "channels": averaging.channels,
-            "integrations": averaging.integrations,
+            "integrations": 1,
             "loss_at_half_power": round(averaging.loss, 5),
         },
         "calibration": {

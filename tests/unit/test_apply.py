@@ -99,15 +99,9 @@ def uvw():
     return antenna[b] - antenna[a]
 
 
-def loss(baselines, channels, integrations):
+def loss(baselines, channels):
     """Loss at half power, east or north, by what `test_smearing` compares with truth."""
-    smearing = Smearing(
-        33.2,
-        channels,
-        integrations,
-        channels * (FREQ[1] - FREQ[0]),
-        integrations * telescope.INTEGRATION_S,
-    )
+    smearing = Smearing(33.2, channels, 1, channels * (FREQ[1] - FREQ[0]), 0.0)
     radius = np.deg2rad(half_power_deg(FREQ.mean()))
     return max(
         1 - smearing.fringe(baselines, np.array(towards), FREQ.mean()).mean()
@@ -117,22 +111,18 @@ def loss(baselines, channels, integrations):
 
 def test_averaging_is_the_most_within_the_limit():
     baselines = uvw()
-    args = (baselines, FREQ, 33.2, telescope.INTEGRATION_S, 24)
-    chosen = choose_averaging(*args, 0.01)
-    assert chosen.loss == pytest.approx(loss(baselines, chosen.channels, chosen.integrations))
-    assert 0 < chosen.loss <= 0.01
-    size = chosen.channels * chosen.integrations
-    assert size > 1
+    chosen = choose_averaging(baselines, FREQ, 33.2, 0.02)
+    assert chosen.loss == pytest.approx(loss(baselines, chosen.channels))
+    assert 0 < chosen.loss <= 0.02
+    assert chosen.channels > 1
     for channels in (1, 2, 3, 4, 6, 8, 12, 16, 24, 48):
-        for integrations in (1, 2, 3, 4, 6, 8, 12, 24):
-            assert channels * integrations <= size or loss(baselines, channels, integrations) > 0.01
-    assert choose_averaging(*args, 0.0) == apply.Averaging(1, 1, 0.0)
+        assert channels <= chosen.channels or loss(baselines, channels) > 0.02
+    assert choose_averaging(baselines, FREQ, 33.2, 0.0) == apply.Averaging(1, 0.0)
 
 
-def test_averaging_divides_subbands_and_tile():
-    chosen = choose_averaging(uvw() / 30, FREQ, 33.2, telescope.INTEGRATION_S, 10, 0.02)
-    assert 48 % chosen.channels == 0
-    assert 10 % chosen.integrations == 0
+def test_averaging_divides_subbands():
+    assert 48 % choose_averaging(uvw() / 7, FREQ, 33.2, 0.02).channels == 0
+    assert choose_averaging(uvw() / 1000, FREQ, 33.2, 0.02).channels == 48
 
 
 def test_library_lists_the_tables_in_order(tmp_path):
