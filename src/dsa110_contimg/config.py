@@ -103,7 +103,7 @@ class CalibrationOptions(Options):
 class ApplyOptions(Options):
     """Calibrated, averaged data for imaging."""
 
-    max_smearing: Fraction = 0.015
+    max_smearing: Fraction = 0.02
     """Largest flux that averaging may cost a point source at half power of the beam (mean over
     baselines). Fluxes are corrected for it; what remains is that such a source is wider."""
 
