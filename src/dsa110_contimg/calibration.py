@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,7 +28,7 @@ from .catalogs import Calibrator, find_calibrator
 from .config import CalibrationOptions, add_options, from_args
 from .errors import DataError
 from .external import run_tool
-from .products import Sidecar, parse_group, read_sidecar, replacing
+from .products import Sidecar, parse_group, read_sidecar, replacing, scratch
 from .skymodel import timeline_path
 
 __all__ = ["Solution", "calibrate", "choose_reference", "judge_solution", "read_solution"]
@@ -410,18 +409,16 @@ def calibrate(
             f"the flux scale rests on {calibrator.name} ({calibrator.anchor}), "
             f"which is not known to be steady"
         )
-    with tempfile.TemporaryDirectory(prefix="calibrate-", dir=_scratch(prefix)) as scratch:
+    with scratch("calibrate", _folder(prefix)) as folder:
         solved: dict[str, Path] = {}
-        copy = Path(scratch) / "copy.ms"
+        copy = folder / "copy.ms"
         if tile["verdict"] == "fail":
             sidecar.fail(f"the tile itself failed: {'; '.join(tile['reasons'])}")
         else:
             summary = _make_copy(ms, copy, sidecar, options, calibrators, catalog)
             _judge_field(summary, options, sidecar)
             figure = Path(f"{Path(prefix).absolute()}.calibration.png")
-            solved = _solve_and_judge(
-                casa_session, copy, Path(scratch), summary, sidecar, options, figure
-            )
+            solved = _solve_and_judge(casa_session, copy, folder, summary, sidecar, options, figure)
         with _replacing_all(Path(prefix)) as targets:
             for kind, target in targets.items():
                 if kind in solved:
@@ -434,7 +431,7 @@ def calibrate(
     return sidecar
 
 
-def _scratch(prefix: Path) -> Path:
+def _folder(prefix: Path) -> Path:
     folder = Path(prefix).absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     return folder

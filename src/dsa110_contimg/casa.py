@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ToolError
+from .products import scratch
 
 __all__ = ["casa_session"]
 
@@ -50,12 +50,12 @@ def casa_session() -> Iterator:
     """
     if "casacore" in sys.modules:
         raise ToolError("CASA and python-casacore cannot share a process; run this step alone")
-    with tempfile.TemporaryDirectory(prefix="casa-") as scratch:
-        config = Path(scratch) / "casasiteconfig.py"
+    with scratch("casa") as folder:
+        config = folder / "casasiteconfig.py"
         config.write_text(_SITE_CONFIG)
         os.environ["CASASITECONFIG"] = str(config)
         before = Path.cwd()
-        os.chdir(scratch)
+        os.chdir(folder)
         try:
             try:
                 import casatasks

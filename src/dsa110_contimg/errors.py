@@ -20,6 +20,7 @@ __all__ = [
     "ContimgError",
     "DataError",
     "MachineError",
+    "SpaceError",
     "Stopped",
     "ToolAbsent",
     "ToolError",
@@ -92,6 +93,10 @@ class MachineError(ContimgError):
 
     status = 6
     cause = "transient"
+
+
+class SpaceError(MachineError):
+    """Too little space on the disk to begin."""
 
 
 class Stopped(BaseException):

@@ -18,7 +18,6 @@ import itertools
 import json
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ import numpy as np
 from .config import FlaggingOptions
 from .errors import DataError
 from .external import find_tool, run_tool
-from .products import Sidecar
+from .products import Sidecar, scratch
 from .telescope import N_SUBBANDS
 
 __all__ = [
@@ -516,10 +515,10 @@ def _run_engine(
 ) -> None:
     if options.engine == "none":
         return
-    with tempfile.TemporaryDirectory(prefix="flag-") as scratch:
+    with scratch("flag") as folder:
         if options.engine == "aoflagger":
             find_tool("aoflagger")
-            passband = Path(scratch) / "passband.txt"
+            passband = folder / "passband.txt"
             write_passband(passband, names, antenna_passbands(amplitudes))
             threads = len(os.sched_getaffinity(0))
             command = aoflagger_command(ms, strategy_path(), passband, threads)

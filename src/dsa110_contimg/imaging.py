@@ -27,7 +27,7 @@ from .beam import TileBeam
 from .config import ImagingOptions, add_options, from_args
 from .errors import DataError, ToolStopped, ToolTimeout
 from .external import find_tool, run_tool
-from .products import Sidecar, read_sidecar, sidecar_path
+from .products import Sidecar, beside, read_sidecar, sidecar_path
 from .recipes import Recipe, resolve, safer
 from .restore import fit_beam, restore
 from .smearing import Smearing
@@ -200,7 +200,7 @@ class _Clock:
 def _scratch(prefix: Path) -> Iterator[Path]:
     """Give a folder beside the products, so that a rename puts them in place."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    folder = prefix.parent.resolve() / f".tmp-{os.getpid()}-{prefix.name}.imaging"
+    folder = beside(prefix.parent.resolve() / f"{prefix.name}.imaging")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:

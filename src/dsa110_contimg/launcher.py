@@ -31,7 +31,8 @@ DEMO_FOLDER = Path("demo")
 WORKFLOW_REPORT = "workflow-report.html"
 
 
-def _config_options(parser: argparse.ArgumentParser) -> None:
+def config_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that `read_config` reads."""
     parser.add_argument(
         "--configfile",
         type=Path,
@@ -104,7 +105,7 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         help="where jobs run: 'slurm' for a cluster, or a folder with a Snakemake profile "
         "(default: this machine)",
     )
-    _config_options(parser)
+    config_options(parser)
 
 
 # run
@@ -381,7 +382,7 @@ def _retry_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "targets", nargs="+", help="group ids (20260213T043210), nights (2026-02-13), or 'all'"
     )
-    _config_options(parser)
+    config_options(parser)
     return parser
 
 
@@ -418,7 +419,7 @@ def _status_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="contimg status", description="List groups by night and state."
     )
-    _config_options(parser)
+    config_options(parser)
     return parser
 
 
@@ -462,12 +463,8 @@ def _check_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="contimg check", description="Check environment, configuration and disk."
     )
-    _config_options(parser)
+    config_options(parser)
     return parser
-
-
-#: Free space below which a check warns, in bytes.
-LOW_SPACE = 20e9
 
 
 def check(args: argparse.Namespace) -> int:
@@ -492,7 +489,7 @@ def check(args: argparse.Namespace) -> int:
     try:
         config = read_config(args)
         item("configuration", lambda: planning.check_paths(config) or "valid, paths exist")
-        item("disk", lambda: _free_space(config.results))
+        item("disk", lambda: _free_space(config))
     except ContimgError as error:
         problems += 1
         print(f"MISSING  configuration: {error}")
@@ -516,49 +513,12 @@ def _version(package: str) -> str:
         raise ToolError("not installed; start through ./contimg, which installs it") from None
 
 
-def _free_space(path: Path) -> str:
-    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < LOW_SPACE:
-        raise ConfigError(f"only {free / 1e9:.0f} GB free at {existing}; make room")
-    return f"{free / 1e9:.0f} GB free at {existing}"
+def _free_space(config: Config) -> str:
+    from . import housekeeping
 
-
-# clean
-
-
-def _clean_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="contimg clean",
-        description="Remove what killed jobs left behind. Lists it; deletes only with --yes.",
-    )
-    parser.add_argument("--yes", action="store_true", help="delete what is listed")
-    _config_options(parser)
-    return parser
-
-
-def clean(args: argparse.Namespace) -> int:
-    """List, or delete, temporary files and folders below the results folder."""
-    config = read_config(args)
-    left = sorted(
-        path
-        for pattern in (".tmp-*", ".old-*")
-        for path in config.results.rglob(pattern)
-        if not _alive(path)
-    )
-    for path in left:
-        print(path)
-        if args.yes:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    verb = "removed" if args.yes else "to remove (repeat with --yes)"
-    print(f"{len(left)} left-overs {verb}")
-    return 0
-
-
-def _alive(path: Path) -> bool:
-    """Tell whether the process that a temporary name carries still runs."""
-    match = re.match(r"\.(?:tmp|old)-(\d+)-", path.name)
-    return bool(match) and Path(f"/proc/{match[1]}").exists()
+    housekeeping.check_space(config)
+    path, free, _ = housekeeping.free_space(config.results)
+    return f"{free / 1e9:.0f} GB free at {path}"
 
 
 # demo
@@ -623,6 +583,5 @@ PARSERS = {
     "retry": (_retry_parser, retry),
     "status": (_status_parser, status),
     "check": (_check_parser, check),
-    "clean": (_clean_parser, clean),
     "demo": (_demo_parser, demo),
 }

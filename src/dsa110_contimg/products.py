@@ -12,12 +12,14 @@ import json
 import os
 import re
 import shutil
+import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import __version__
 from .errors import DataError
@@ -27,13 +29,17 @@ __all__ = [
     "NIGHT",
     "Layout",
     "Sidecar",
+    "beside",
     "code_hash",
     "companion",
     "group_id",
     "group_mjd",
     "night_of",
+    "owner",
     "read_sidecar",
+    "remove",
     "replacing",
+    "scratch",
     "sidecar_path",
     "write_text",
 ]
@@ -41,6 +47,9 @@ __all__ = [
 #: Regular expressions of the two identities; Snakemake constrains its wildcards with them.
 GROUP_ID = r"\d{8}T\d{6}"
 NIGHT = r"\d{4}-\d{2}-\d{2}"
+
+#: Name of this machine, as it is part of the names of temporaries.
+HOST = re.sub(r"\W", "_", socket.gethostname())
 
 _MJD_EPOCH = dt.datetime(1858, 11, 17, tzinfo=dt.UTC)
 _MJD0_JD = 2400000.5
@@ -134,35 +143,62 @@ def sidecar_path(product: str | os.PathLike) -> Path:
     return product.with_name(product.name + ".json")
 
 
+def beside(target: str | os.PathLike, kind: Literal["tmp", "old"] = "tmp") -> Path:
+    """Return a hidden name beside a product: ``.<kind>-<process>-<host>-<name>``.
+
+    It tells whose it is, so that what killed jobs leave can be told from what others work on.
+    """
+    target = Path(target)
+    return target.with_name(f".{kind}-{os.getpid()}-{HOST}-{target.name}")
+
+
+@contextmanager
+def scratch(name: str, folder: str | os.PathLike | None = None) -> Iterator[Path]:
+    """Give a temporary folder, named as `beside` does; in the system's place for such by default.
+
+    It is removed when the block ends.
+    """
+    prefix = f"{beside(name).name}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as path:
+        yield Path(path)
+
+
+def owner(path: str | os.PathLike) -> tuple[int, str] | None:
+    """Return process and host that the name of a temporary tells; None for any other name."""
+    match = re.match(r"\.(?:tmp|old)-(\d+)-(\w+)-", Path(path).name)
+    return (int(match[1]), match[2]) if match else None
+
+
 @contextmanager
 def replacing(target: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary name beside `target`; rename it onto the target when the block succeeds.
 
     Works for files and directories. When the block raises, the temporary is removed and what stood
-    at the target stays. The temporary's name begins with a dot and ends with the target's suffixes,
-    for tools that look at those.
+    at the target stays. The temporary's name (see `beside`) ends with the target's suffixes, for
+    tools that look at those.
     """
     target = Path(target).absolute()  # casacore reads a leading dot as "this folder"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    _remove(temporary)
+    temporary = beside(target)
+    remove(temporary)
     try:
         yield temporary
         if not temporary.exists():
             raise DataError(f"{target}: the step ended without writing it")
         if target.is_dir() and not target.is_symlink():
             # A directory cannot be renamed over a full one: move the old aside first.
-            old = target.with_name(f".old-{os.getpid()}-{target.name}")
+            old = beside(target, "old")
             os.replace(target, old)
             os.replace(temporary, target)
             shutil.rmtree(old)
         else:
             os.replace(temporary, target)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all in it; nothing, if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

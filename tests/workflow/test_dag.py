@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from dsa110_contimg import runs
+from dsa110_contimg.products import beside
 from workflow.conftest import DagFolder
 
 
@@ -221,8 +222,8 @@ def test_status_tells_state_and_progress_of_each_group(season):
 
 
 def test_clean_lists_before_it_deletes_and_spares_running_jobs(season):
-    left = season.path / "results/nights" / NIGHT / ".tmp-999999999-mosaic.fits"
-    mine = left.with_name(f".tmp-{os.getpid()}-mosaic.fits")
+    mine = beside(season.path / "results/nights" / NIGHT / "mosaic.fits")
+    left = mine.with_name(mine.name.replace(str(os.getpid()), "999999999"))
     for path in (left, mine):
         path.write_text("half")
     assert left.name in season.contimg("clean").stdout
