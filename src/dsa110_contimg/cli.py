@@ -34,6 +34,7 @@ STEPS = {
     "lightcurves": ("lightcurves", "combine the nights into light curves and rank variables"),
     "qa": ("qa", "judge a night from the sidecars of its products"),
     "index": ("index", "build the SQLite index of all products from their sidecars"),
+    "tile-report": ("tilereport", "write the page of a tile and its pictures"),
     "report": ("report", "write the report page of a night"),
 }
 #: Commands for people, in modules of their own.

@@ -70,7 +70,7 @@ def style():
     return mpl.rc_context(_STYLE)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any):
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any):
     """Return a figure without pyplot and its axes."""
     from matplotlib.figure import Figure
 
@@ -78,7 +78,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwar
     return figure, figure.subplots(rows, columns, **kwargs)
 
 
-def _uri(figure: Any, dpi: int = 110, colour_map: bool = False) -> str:
+def png_uri(figure: Any, dpi: int = 110, colour_map: bool = False) -> str:
     """Return a figure as a PNG data URI; one with a colour map keeps every colour."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
@@ -218,9 +218,19 @@ def jpeg(
     return stream.getvalue(), low, high
 
 
+def blank_jpeg(size: int = 8) -> bytes:
+    """Return a grey square as JPEG: the picture of a tile that cannot be read."""
+    return jpeg(np.full((size, size), np.nan))[0]
+
+
 def image_uri(content: bytes) -> str:
     """Return JPEG bytes as a data URI."""
     return _data_uri(content, "jpeg")
+
+
+def png(content: bytes) -> str:
+    """Return PNG bytes as a data URI."""
+    return _data_uri(content, "png")
 
 
 def cutout(plane: Plane, ra_deg: float, dec_deg: float, half: int = 24) -> np.ndarray | None:
@@ -359,7 +369,7 @@ def labels(names: list[str]) -> tuple[list[str], str]:
     return names, "antenna"
 
 
-def _antenna_axis(axis: Any, names: list[str], most: int = 24) -> None:
+def antenna_axis(axis: Any, names: list[str], most: int = 24) -> None:
     """Label the horizontal axis of an axes with antennas."""
     short, title = labels(names)
     ticks = list(range(0, len(names), max(1, -(-len(names) // most))))
@@ -380,7 +390,9 @@ def bandpass(solutions: Solutions) -> str:
     """Draw amplitude and phase of a bandpass against frequency, all antennas over one another."""
     ghz = solutions.freq_hz / 1e9
     values = solutions.values[0]
-    figure, axes = _figure(10.5, 5.2, 2, values.shape[-1], sharex=True, sharey="row", squeeze=False)
+    figure, axes = new_figure(
+        10.5, 5.2, 2, values.shape[-1], sharex=True, sharey="row", squeeze=False
+    )
     for pol, (upper, lower) in enumerate(axes.T):
         amplitude = np.ma.abs(values[..., pol])
         _lines(upper, ghz, amplitude, solutions.antennas)
@@ -394,14 +406,14 @@ def bandpass(solutions: Solutions) -> str:
         lower.set_xlabel("frequency (GHz)")
     axes[0, 0].set_ylabel("amplitude")
     axes[1, 0].set_ylabel("phase (deg)")
-    return _uri(figure)
+    return png_uri(figure)
 
 
 def bandpass_map(solutions: Solutions) -> str:
     """Draw a bandpass as antenna against frequency; flagged solutions are hatched."""
     values = solutions.values[0]
     extent = (solutions.freq_hz[0] / 1e9, solutions.freq_hz[-1] / 1e9, len(values) - 0.5, -0.5)
-    figure, axes = _figure(10.5, 1.6 + 0.035 * len(values), 1, 2, sharey=True)
+    figure, axes = new_figure(10.5, 1.6 + 0.035 * len(values), 1, 2, sharey=True)
     mean = np.ma.mean(np.ma.abs(values), axis=-1)
     mean = mean / np.ma.median(mean)
     total = values.sum(axis=-1)
@@ -430,7 +442,7 @@ def bandpass_map(solutions: Solutions) -> str:
     ticks = list(range(0, len(values), max(1, len(values) // 12)))
     axes[0].set_yticks(ticks, [short[i] for i in ticks])
     axes[0].set_ylabel(title)
-    return _uri(figure, colour_map=True)
+    return png_uri(figure, colour_map=True)
 
 
 def bandpass_panels(solutions: Solutions, columns: int = 8) -> str:
@@ -442,7 +454,7 @@ def bandpass_panels(solutions: Solutions, columns: int = 8) -> str:
     values = values[:, ::step]
     n = len(values)
     rows = -(-n // columns)
-    figure, axis = _figure(11, 0.85 * rows)
+    figure, axis = new_figure(11, 0.85 * rows)
     axis.set_axis_off()
     amplitude = np.ma.abs(values)
     phase = np.degrees(np.angle(values.filled(0)))
@@ -474,13 +486,13 @@ def bandpass_panels(solutions: Solutions, columns: int = 8) -> str:
     for colour, curves in bars.items():
         axis.add_collection(LineCollection(curves, colors=colour, linewidths=0.8))
     axis.set(xlim=(-0.05, columns), ylim=(-rows + 0.95, 1.02))
-    return _uri(figure, dpi=105)
+    return png_uri(figure, dpi=105)
 
 
 def gains(solutions: Solutions) -> str:
     """Draw amplitude and phase of gains, per antenna (one interval) or against time (several)."""
     values = solutions.values[:, :, 0]
-    figure, (upper, lower) = _figure(10.5, 4.2, 2, 1, sharex=True)
+    figure, (upper, lower) = new_figure(10.5, 4.2, 2, 1, sharex=True)
     x = np.arange(values.shape[1])
     for pol in range(min(2, values.shape[2])):
         mark = {"marker": ("o", "x")[pol], "color": (BLUE, ORANGE)[pol], "ms": 3.5, "ls": "none"}
@@ -499,15 +511,15 @@ def gains(solutions: Solutions) -> str:
     upper.set_ylim(bottom=0)
     upper.set_ylabel("gain amplitude")
     lower.set(ylim=(-190, 190), yticks=[-180, -90, 0, 90, 180], ylabel="phase (deg)")
-    _antenna_axis(lower, solutions.antennas)
+    antenna_axis(lower, solutions.antennas)
     upper.legend(ncols=3, loc="lower right")
-    return _uri(figure)
+    return png_uri(figure)
 
 
 def delays(solutions: Solutions) -> str:
     """Draw delays per antenna, ns."""
     values = np.ma.median(solutions.values[:, :, 0], axis=0)
-    figure, axis = _figure(10.5, 2.4)
+    figure, axis = new_figure(10.5, 2.4)
     x = np.arange(len(values))
     for pol in range(min(2, values.shape[1])):
         axis.plot(
@@ -519,10 +531,10 @@ def delays(solutions: Solutions) -> str:
             ms=3.5,
             label=f"polarisation {'XY'[pol]}",
         )
-    _antenna_axis(axis, solutions.antennas)
+    antenna_axis(axis, solutions.antennas)
     axis.set_ylabel("delay (ns)")
     axis.legend(ncols=2)
-    return _uri(figure)
+    return png_uri(figure)
 
 
 def solution_figures(solutions: Solutions) -> list[dict[str, str]]:
@@ -569,7 +581,7 @@ def flags(statistics: dict[str, dict]) -> str | None:
             by_channel[i, : len(s["by_channel"])] = s["by_channel"]
             by_antenna[i] = [s["by_antenna"].get(name, np.nan) for name in antennas]
     height = 1.4 + min(5, 0.16 * len(statistics))
-    figure, axes = _figure(10.5, height, 1, 2, sharey=True)
+    figure, axes = new_figure(10.5, height, 1, 2, sharey=True)
     for axis, data, label in ((axes[0], by_channel, "channel"), (axes[1], by_antenna, "antenna")):
         axis.grid(False)
         axis.patch.set(hatch="xxx", edgecolor="#bbbbbb", facecolor="#eeeeee")
@@ -582,13 +594,13 @@ def flags(statistics: dict[str, dict]) -> str | None:
             interpolation="nearest",
         )
         axis.set_xlabel(label)
-    _antenna_axis(axes[1], antennas, 16)
+    antenna_axis(axes[1], antennas, 16)
     names = [f"{g[9:11]}:{g[11:13]}" for g in statistics]
     ticks = list(range(0, len(names), max(1, len(names) // 12)))
     axes[0].set_yticks(ticks, [names[i] for i in ticks])
     axes[0].set_ylabel("tile (UTC)")
     figure.colorbar(shown, ax=axes, label="flagged (%)", pad=0.01)
-    return _uri(figure, colour_map=True)
+    return png_uri(figure, colour_map=True)
 
 
 # --- the night ------------------------------------------------------------------------------------
@@ -599,7 +611,7 @@ def noise(tiles: list[dict]) -> str | None:
     measured = [t for t in tiles if t["rms_jy"]]
     if not measured:
         return None
-    figure, axis = _figure(10.5, 2.8)
+    figure, axis = new_figure(10.5, 2.8)
     for state, colour in COLOURS.items():
         chosen = [t for t in measured if t["state"] == state]
         if chosen:
@@ -627,7 +639,7 @@ def noise(tiles: list[dict]) -> str | None:
     )
     _flux_axis(axis)
     axis.legend(ncols=2)
-    return _uri(figure)
+    return png_uri(figure)
 
 
 def _flux_axis(axis: Any) -> None:
@@ -653,7 +665,7 @@ def flux_scale(rows: list[dict], gate: float) -> str | None:
     flux = np.array([r["catalog_flux_jy"] for r in used]) * 1e3
     ratio = np.array([r["flux_jy"] / r["catalog_flux_jy"] for r in used])
     error = np.array([(r["flux_err_jy"] or np.nan) / r["catalog_flux_jy"] for r in used])
-    figure, (left, right) = _figure(10.5, 3.6, 1, 2, width_ratios=(1, 1.25))
+    figure, (left, right) = new_figure(10.5, 3.6, 1, 2, width_ratios=(1, 1.25))
     left.axhspan(1 - gate, 1 + gate, color=BLUE, alpha=0.12, lw=0, label=f"gate ±{gate:.0%}")
     left.axhline(1, color="black", lw=0.8)
     reach = max(2 * gate, min(1.0, float(np.percentile(np.abs(ratio - 1), 97)) * 1.3))
@@ -701,7 +713,7 @@ def flux_scale(rows: list[dict], gate: float) -> str | None:
     right.xaxis.set_major_formatter(lambda v, _: f"{v % 360:g}")
     right.set(xlabel="RA (deg)", ylabel="Dec (deg)")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=2)
-    return _uri(figure, colour_map=True)
+    return png_uri(figure, colour_map=True)
 
 
 def unwrap_ra(ra_deg: Any) -> np.ndarray:
@@ -725,7 +737,7 @@ def completeness(rows: list[dict]) -> str | None:
     which = np.digitize(expected, edges) - 1
     total = np.bincount(which, minlength=len(labels))
     found = np.bincount(which, weights=seen, minlength=len(labels))
-    figure, axis = _figure(3.6, 3)
+    figure, axis = new_figure(3.6, 3)
     x = np.arange(len(labels))
     share = np.divide(found, total, out=np.zeros(len(x)), where=total > 0)
     axis.bar(x, share, color=BLUE, width=0.7)
@@ -734,7 +746,7 @@ def completeness(rows: list[dict]) -> str | None:
     axis.axvline(3.5, color="black", ls="--", lw=0.8)
     axis.set_xticks(x, labels, fontsize=7)
     axis.set(ylim=(0, 1.12), xlabel="catalogue flux / local noise", ylabel="share detected")
-    return _uri(figure)
+    return png_uri(figure)
 
 
 def astrometry(offsets: np.ndarray, snr: np.ndarray) -> str | None:
@@ -749,7 +761,7 @@ def astrometry(offsets: np.ndarray, snr: np.ndarray) -> str | None:
     """
     if not len(offsets):
         return None
-    figure, axis = _figure(3.6, 3)
+    figure, axis = new_figure(3.6, 3)
     axis.scatter(
         *offsets.T, s=6 + 30 * np.minimum(snr / np.percentile(snr, 95), 1), color=BLUE, alpha=0.7
     )
@@ -760,7 +772,7 @@ def astrometry(offsets: np.ndarray, snr: np.ndarray) -> str | None:
     axis.set(xlim=(reach, -reach), ylim=(-reach, reach), aspect="equal")
     axis.set(xlabel="ΔRA cos δ (arcsec)", ylabel="ΔDec (arcsec)")
     axis.legend(loc="lower right")
-    return _uri(figure)
+    return png_uri(figure)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -852,14 +864,14 @@ def variability_plane(table: list[dict], eta_limit: float, v_limit: float) -> st
         return None
     eta, v = (np.array([r[k] for r in used]) for k in ("eta", "v"))
     chosen = (eta > eta_limit) & (v > v_limit)
-    figure, axis = _figure(5.2, 3.8)
+    figure, axis = new_figure(5.2, 3.8)
     axis.loglog(v[~chosen], eta[~chosen], "o", color=GREY, ms=3, label="sources")
     axis.loglog(v[chosen], eta[chosen], "D", color=RED, ms=6, label="candidates")
     axis.axhline(eta_limit, color="black", lw=0.8, ls="--")
     axis.axvline(v_limit, color="black", lw=0.8, ls="--")
     axis.set(xlabel="V = standard deviation / mean", ylabel="η (reduced χ² about the mean)")
     axis.legend(loc="upper left")
-    return _uri(figure)
+    return png_uri(figure)
 
 
 # --- many nights ----------------------------------------------------------------------------------
@@ -884,7 +896,7 @@ def trends(nights: list[dict]) -> str | None:
         for name in nights[0]
         if name != "night"
     }
-    figure, axes = _figure(10.5, 6, 3, 1, sharex=True)
+    figure, axes = new_figure(10.5, 6, 3, 1, sharex=True)
     axes[0].plot(days, 1e3 * column["rms_jy"], "o", color=BLUE, ms=4, label="measured")
     axes[0].plot(days, 1e3 * column["thermal_jy"], "_", color="black", ms=9, label="thermal")
     axes[0].set_ylabel("tile noise\n(mJy/beam)")
@@ -907,7 +919,7 @@ def trends(nights: list[dict]) -> str | None:
     locator = mdates.DayLocator() if few else mdates.AutoDateLocator(minticks=2, maxticks=10)
     axes[2].xaxis.set_major_locator(locator)
     axes[2].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
-    return _uri(figure)
+    return png_uri(figure)
 
 
 def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
@@ -929,7 +941,7 @@ def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
         return None
     data, names = data[known], [n for n, k in zip(names, known, strict=True) if k]
     relative = data / np.nanmedian(data, axis=1, keepdims=True)
-    figure, axis = _figure(10.5, 1.6 + 0.06 * len(names))
+    figure, axis = new_figure(10.5, 1.6 + 0.06 * len(names))
     axis.grid(False)
     axis.patch.set(hatch="xxx", edgecolor="#bbbbbb", facecolor="#eeeeee")
     shown = axis.imshow(
@@ -947,4 +959,4 @@ def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
     axis.set_xticks(ticks_x, [solutions[i][0][:8] for i in ticks_x])
     axis.set(ylabel=title, xlabel="calibration")
     figure.colorbar(shown, ax=axis, label="gain amplitude / its median", pad=0.01)
-    return _uri(figure, colour_map=True)
+    return png_uri(figure, colour_map=True)

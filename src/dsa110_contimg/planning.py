@@ -406,6 +406,7 @@ def tile_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[st
         ),
         *(str(layout.group(g, f"{kind}.fits")) for g in tiles for kind in TILE_MAPS),
         *(str(layout.group(g, "calibration.json")) for g in tiles),
+        *(str(layout.group(g, "html")) for g in tiles if g not in plan.settled),
     ]
 
 
@@ -474,9 +475,10 @@ def step_hash(module: str) -> str:
     """Return a hash of the code that decides a step's numbers.
 
     It covers the step's module and all modules of this package that it imports, directly or not,
-    but for `PLUMBING`.
+    but for `PLUMBING`, and the package's data (templates, tables) that these name.
     """
-    return code_hash(*_closure(module))
+    modules = _closure(module)
+    return code_hash(*modules, *(path for name in modules for path in _data(name)))
 
 
 def _closure(module: str) -> set[str]:
@@ -490,10 +492,29 @@ def _closure(module: str) -> set[str]:
 
 
 @functools.cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def _data(module: str) -> list[str]:
+    """Return the files of the package that a module names, as ``data/...``; folders as a whole."""
+    folder = Path(__file__).parent
+    names = {
+        node.value
+        for node in ast.walk(_tree(module))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith("data/")
+    }
+    files = (file for name in names for file in ((folder / name), *(folder / name).rglob("*")))
+    return [str(file.relative_to(folder)) for file in files if file.is_file()]
+
+
+@functools.cache
 def _imports(module: str) -> frozenset[str]:
     folder = Path(__file__).parent
     names: set[str] = set()
-    for node in ast.walk(ast.parse((folder / f"{module}.py").read_text())):
+    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             names |= {node.module} if node.module else {alias.name for alias in node.names}
     return frozenset(name for name in names if (folder / f"{name}.py").is_file())

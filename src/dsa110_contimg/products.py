@@ -333,15 +333,16 @@ def read_sidecar(product: str | os.PathLike) -> dict:
         raise DataError(f"{path}: not valid JSON ({error}); remake {Path(product).name}") from None
 
 
-def code_hash(*modules: str) -> str:
-    """Return a short hash of the source of some of this package's modules.
+def code_hash(*names: str) -> str:
+    """Return a short hash of some of this package's modules (by name) and files (``data/...``).
 
     Rules carry it in ``params``, so that a change of a step's own code remakes its products and
     nothing else.
     """
     digest = hashlib.sha256()
-    for name in sorted(modules):
-        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    for name in sorted(names):
+        path = name if name.startswith("data/") else f"{name}.py"
+        digest.update((Path(__file__).parent / path).read_bytes())
     return digest.hexdigest()[:12]
 
 

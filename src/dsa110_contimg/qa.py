@@ -29,7 +29,7 @@ from typing import Any
 
 from .config import QaOptions, add_options, from_args
 from .errors import DataError
-from .products import Sidecar, group_mjd, write_text
+from .products import group_mjd, write_text
 from .telescope import TILE_S
 
 __all__ = ["judge_night", "load_night", "read_json", "worst"]
@@ -85,24 +85,14 @@ def load_night(night_dir: Path) -> dict[str, Any]:
     dict
         ``groups``: group id -> kind of product -> sidecar (``hdf5``, ``ms``, ``calibration``,
         ``kcal`` ..., ``image.fits``, ``photometry.csv``); ``mosaics``: name -> sidecar;
-        ``photometry``: sidecar of the night's own table, or None; ``damaged``: names of files that
-        are not JSON.
+        ``photometry``: sidecar of the night's own table, or None; ``failure``: record of a failed
+        job of the night itself, or None; ``damaged``: names of files that are not JSON.
     """
     groups: dict[str, dict[str, dict]] = {}
-    damaged = []
+    damaged: list[str] = []
     for folder in sorted(p for p in (night_dir / "groups").glob("*T*") if p.is_dir()):
-        group = folder.name
-        found = groups.setdefault(group, {})
-        for path in sorted(folder.glob("*.json")):
-            if path.name.startswith("."):
-                continue
-            product = path.name.removesuffix(".json")
-            kind = "hdf5" if product.startswith("group_") else product.removeprefix(f"{group}.")
-            content = read_json(path)
-            if content is None:
-                damaged.append(path.name)
-            else:
-                found[kind] = content
+        groups[folder.name], unreadable = load_group(folder)
+        damaged += unreadable
     mosaics = {}
     for path in sorted(night_dir.glob("mosaic*.fits.json")):
         content = read_json(path)
@@ -114,8 +104,43 @@ def load_night(night_dir: Path) -> dict[str, Any]:
         "groups": groups,
         "mosaics": mosaics,
         "photometry": read_json(night_dir / "photometry.csv.json"),
+        "failure": read_json(night_dir / "failure.json"),
         "damaged": damaged,
     }
+
+
+def load_group(folder: Path) -> tuple[dict[str, dict], list[str]]:
+    """Return the sidecars of a group, by kind of product, and the names of damaged ones."""
+    found: dict[str, dict] = {}
+    damaged = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        product = path.name.removesuffix(".json")
+        kind = "hdf5" if product.startswith("group_") else product.removeprefix(f"{folder.name}.")
+        content = read_json(path)
+        if content is None:
+            damaged.append(path.name)
+        else:
+            found[kind] = content
+    return found, damaged
+
+
+#: Records of failed jobs among the files of a group: of its tile, and of its solutions.
+FAILURES = ("failure", "failure.calibrate")
+
+
+def told(failure: Mapping[str, Any]) -> str:
+    """Say in one line what failed and what becomes of it, from the record of a failed job."""
+    tries = failure.get("attempts", 1)
+    after = f"after {_of(tries, 'attempt')}"
+    fate = (
+        f"set aside {after}"
+        if failure.get("state") == "quarantined"
+        else f"to be tried again {after}"
+    )
+    what, why = failure.get("rule", "a job"), failure.get("message", "see its log")
+    return f"{what} failed: {why} ({failure.get('cause', 'unknown cause')}; {fate})"
 
 
 def dig(content: Mapping | None, *keys: str) -> Any:
@@ -263,6 +288,9 @@ def judge_tile(
             verdicts["calibration"] = "warn"
             reasons.append(f"calibration borrowed from {choice['chosen']}")
 
+    failure = sidecars.get("failure")
+    if failure:
+        reasons.append(told(failure))
     image_verdicts = [v for k, v in verdicts.items() if k not in TABLES]
     stage = next((STAGES[k] for k in reversed(STAGES) if k in sidecars), "not begun")
     arrival = (listed or {}).get("state", "complete")
@@ -275,15 +303,17 @@ def judge_tile(
         state = "fail"
     elif "image.fits" not in sidecars:
         state = "missing"
-        reasons.append(f"the chain stopped: {stage}, but not imaged")
+        if not failure:
+            reasons.append(f"the chain stopped: {stage}, but not imaged")
     else:
         state = worst(image_verdicts)
         if arrival == "degraded":
             state = worst([state, "warn"])
             reasons += listed.get("reasons", []) or ["incomplete group"]
         if "photometry.csv" not in sidecars:
-            state = worst([state, "warn"])
             reasons.append("not measured: no photometry table")
+        if failure or "photometry.csv" not in sidecars:
+            state = worst([state, "warn"])
 
     tile = {
         "group": group,
@@ -295,6 +325,7 @@ def judge_tile(
         "calibrator": bool(set(TABLES) & set(sidecars)),
         "calibration": dig(choice, "chosen"),
         "borrowed": bool(dig(choice, "borrowed")),
+        "failures": [sidecars[k] for k in FAILURES if sidecars.get(k)],
     }
     for name, paths in TILE_FIGURES.items():
         values = (_number(dig(sidecars, *path)) for path in paths)
@@ -322,18 +353,18 @@ def judge_tile(
     )
     tile["flux_scale"] = flux_scale(read_photometry(folder / f"{group}.photometry.csv"))
     tile["seconds"] = {
-        sidecars[kind].get("step", kind): round(sum(_seconds(sidecars[kind])), 3)
+        sidecars[kind].get("step", kind): round(sum(seconds_of(sidecars[kind])), 3)
         for kind in STAGES
         if kind in sidecars and sidecars[kind].get("timings_s")
     }
     if tile["calibrator"]:
         # One run makes all tables; each of their sidecars holds its times.
-        solved = [sum(_seconds(sidecars[k])) for k in TABLES if k in sidecars]
+        solved = [sum(seconds_of(sidecars[k])) for k in TABLES if k in sidecars]
         tile["seconds"]["calibrate"] = round(max(solved), 3)
     return tile
 
 
-def _seconds(sidecar: Mapping[str, Any]) -> list[float]:
+def seconds_of(sidecar: Mapping[str, Any]) -> list[float]:
     """Return the times of a step's parts, s; its ``total`` alone where it has one."""
     timings = sidecar.get("timings_s") or {}
     total = _number(timings.get("total"))
@@ -343,7 +374,8 @@ def _seconds(sidecar: Mapping[str, Any]) -> list[float]:
 def judge_calibration(group: str, sidecars: Mapping[str, dict]) -> dict[str, Any] | None:
     """Return verdict and figures of the solutions from one group, or None where it has none."""
     tables = {k: sidecars[k] for k in TABLES if k in sidecars}
-    if not tables:
+    failure = sidecars.get("failure.calibrate")
+    if not tables and not failure:
         return None
     merged: dict[str, Any] = {}
     for table in tables.values():
@@ -352,8 +384,9 @@ def judge_calibration(group: str, sidecars: Mapping[str, dict]) -> dict[str, Any
         "group": group,
         "start_mjd": round(group_mjd(group), 6),
         "calibrator": merged.get("calibrator"),
-        "verdict": worst(t.get("verdict") for t in tables.values()),
-        "reasons": list(dict.fromkeys(r for t in tables.values() for r in t.get("reasons", []))),
+        "verdict": "fail" if failure else worst(t.get("verdict") for t in tables.values()),
+        "reasons": [told(f) for f in [failure] if f]
+        + list(dict.fromkeys(r for t in tables.values() for r in t.get("reasons", []))),
         "tables": sorted(tables),
         "figures": {n: v for n, v in merged.items() if isinstance(v, int | float | str)},
     }
@@ -380,7 +413,8 @@ def judge_night(
     -------
     dict
         ``verdict``, ``summary`` (one sentence), ``reasons``, ``counts``, ``tiles``,
-        ``calibrations``, ``mosaics``, ``flux_scale``, ``rejected``, ``timings``.
+        ``calibrations``, ``mosaics``, ``flux_scale``, ``failures`` (records of failed jobs),
+        ``rejected``, ``timings``.
 
     Raises
     ------
@@ -423,6 +457,8 @@ def judge_night(
             }
             for name, content in found["mosaics"].items()
         ],
+        "failures": [f for t in tiles for f in t["failures"]]
+        + [f for f in [found["failure"]] if f],
         "rejected": _of_night((inventory or {}).get("rejected", []), night),
         "damaged": found["damaged"],
         "timings": _timings(tiles, found),
@@ -459,7 +495,7 @@ def _timings(tiles: list, found: Mapping) -> dict[str, Any]:
             by_step.setdefault(step, []).append(seconds)
     for content in (*found["mosaics"].values(), found["photometry"] or {}):
         if content.get("timings_s"):
-            by_step.setdefault(f"{content['step']} (night)", []).append(sum(_seconds(content)))
+            by_step.setdefault(f"{content['step']} (night)", []).append(sum(seconds_of(content)))
     done = [t for t in tiles if t["seconds"] and t["state"] in ("pass", "warn", "fail")]
     spent = [sum(s for step, s in t["seconds"].items() if step != "calibrate") for t in done]
     factors = [
@@ -522,6 +558,7 @@ def _verdict(night: Mapping[str, Any], options: QaOptions) -> tuple[str, list[st
             )
     if counts["groups"] and not counts["calibrations"]:
         light.append("no calibrator transit was solved on this night")
+    light += [told(f) for f in night["failures"] if "group" not in (f.get("wildcards") or {})]
     if usable and mosaic is None:
         light.append("there is no mosaic of the night")
     for m in night["mosaics"]:
@@ -616,19 +653,6 @@ def argparser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_files(args: argparse.Namespace) -> list[Path]:
-    """Return the sidecars and tables that a verdict rests on."""
-    night = args.night_dir
-    patterns = (
-        "groups/*/*.json",
-        "groups/*/*.photometry.csv",
-        "mosaic*.fits.json",
-        "photometry.csv",
-    )
-    files = [path for pattern in patterns for path in sorted(night.glob(pattern))]
-    return files + ([args.inventory] if args.inventory else [])
-
-
 def main(args: argparse.Namespace) -> int:
     """Judge a night and write the verdict."""
     options = from_args(args, QaOptions)
@@ -639,10 +663,5 @@ def main(args: argparse.Namespace) -> int:
             raise DataError(f"{args.inventory}: absent or not JSON; run the inventory step again")
     judged = judge_night(args.night_dir, inventory, options)
     write_text(args.out, json.dumps(judged, indent=1) + "\n")
-    sidecar = Sidecar("qa", inputs=_read_files(args), parameters=options.model_dump())
-    sidecar.qa = {"verdict": judged["verdict"]} | judged["counts"]
-    sidecar.verdict = {"clean": "pass", "degraded": "warn", "failed": "fail"}[judged["verdict"]]
-    sidecar.reasons = judged["reasons"]
-    sidecar.write(args.out)
     print(f"{judged['night']}: {judged['verdict']}. {judged['summary']}")
     return 0

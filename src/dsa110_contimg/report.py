@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime as dt
-import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,15 @@ import numpy as np
 
 from . import __version__, figures
 from .errors import DataError
-from .products import Layout, Sidecar, replacing, write_text
+from .products import Layout, write_text
 from .qa import dig, judge_night, load_night, night_rows, read_json
 from .runs import commit
 from .telescope import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, stations
 
 __all__ = ["build_night"]
 
-#: Thumbnails are this large; up to so many tiles, a larger image opens from each.
-SMALL_PX, LARGE_PX, FEW_TILES = 168, 560, 40
+#: Most tiles whose large views the page holds.
+MOST_VIEWS = 40
 #: Longest side of a mosaic on the page, pixels.
 MOSAIC_PX = 2000
 #: Most candidates with a light curve on the page.
@@ -207,51 +205,40 @@ def _ticks(first: float, last: float) -> list[tuple[float, str]]:
     return [(m * step / 1440, _clock(m * step / 1440)[:5]) for m in marks]
 
 
-def thumbnails(night_dir: Path, tiles: list[dict]) -> list[str]:
-    """Give each tile that has an image its ``thumbnail``; return what could not be drawn.
+def pictures(night_dir: Path, tiles: list[dict]) -> list[str]:
+    """Give each tile its ``page``, ``thumbnail`` and ``view``, as far as they are there.
 
-    Thumbnails are kept in ``.thumbnails`` of the night, and made again only where the image is
-    newer: a page of 280 tiles is rebuilt in seconds.
+    They are made with the tile's own page. Large views of all tiles of a long night would make the
+    page too large; it holds those of the tiles that need attention most.
+
+    Returns
+    -------
+    list of str
+        Notes on what is absent.
     """
-    sizes = (SMALL_PX, LARGE_PX) if len(tiles) <= FEW_TILES else (SMALL_PX,)
-    cache = night_dir / ".thumbnails"
 
-    def draw(tile: dict) -> str | None:
-        group = tile["group"]
-        image = night_dir / "groups" / group / f"{group}.image.fits"
-        tile["thumbnail"] = None
-        if not image.exists():
-            return None
-        stamp = image.stat().st_mtime_ns
-        kept = [cache / f"{group}-{size}.jpg" for size in sizes]
-        if not all(k.exists() and k.stat().st_mtime_ns == stamp for k in kept):
-            try:
-                plane = figures.read_planes(image)[0]
-            except DataError as error:
-                return str(error)
-            for target, size in zip(kept, sizes, strict=True):
-                _keep_thumbnail(target, plane.data, size, stamp)
-        low, high = _read_scale(kept[-1])
-        uris = [figures.image_uri(k.read_bytes()) for k in kept]
-        tile["thumbnail"] = {"uri": uris[0], "large": uris[-1], "low": low, "high": high}
-        return None
+    def kept(tile: dict, kind: str) -> Path:
+        return night_dir / "groups" / tile["group"] / f"{tile['group']}.{kind}"
 
-    with ThreadPoolExecutor(2) as pool:
-        return [note for note in pool.map(draw, tiles) if note]
+    viewed = sorted((t for t in tiles if kept(t, "view.jpg").exists()), key=_attention)
+    chosen = {t["group"] for t in viewed[:MOST_VIEWS]}
+    for tile in tiles:
+        page = kept(tile, "html")
+        tile["page"] = str(page.relative_to(night_dir)) if page.exists() else None
+        tile["thumbnail"] = _jpeg_uri(kept(tile, "thumbnail.jpg"))
+        tile["view"] = _jpeg_uri(kept(tile, "view.jpg")) if tile["group"] in chosen else None
+    bare = sum(t["stage"] in ("imaged", "measured") and not t["thumbnail"] for t in tiles)
+    return [f"{bare} tiles have no page and no pictures yet"] if bare else []
 
 
-def _keep_thumbnail(target: Path, data: np.ndarray, size: int, stamp: int) -> None:
-    """Write a thumbnail, followed by the fluxes of white and black, with its image's time."""
-    content, low, high = figures.jpeg(figures.shrink(data, size), data)
-    with replacing(target) as temporary:
-        temporary.write_bytes(content + f"\n{low!r} {high!r}".encode())
-        os.utime(temporary, ns=(stamp, stamp))
+def _attention(tile: dict) -> tuple[int, float]:
+    """Return what sorts tiles by the attention they need: failed, warned, then the noisiest."""
+    order = ("fail", "warn", "pass", "missing", "waiting")
+    return order.index(tile["state"]), -(tile["noise_ratio"] or 0)
 
 
-def _read_scale(path: Path) -> tuple[float, float]:
-    """Return the fluxes of white and black, which follow the JPEG data in a cached thumbnail."""
-    low, high = path.read_bytes().rsplit(b"\n", 1)[1].split()
-    return float(low), float(high)
+def _jpeg_uri(path: Path) -> str | None:
+    return figures.image_uri(path.read_bytes()) if path.exists() else None
 
 
 #: Figures of a calibration that its heading or the tile table tells already.
@@ -288,10 +275,17 @@ def _calibrations(night_dir: Path, calibrations: list[dict], flags: dict) -> lis
                     if k not in _KNOWN and f"{k}_effective" not in calibration["figures"]
                 },
                 "drawn": [{"folded": ""} | f for f in drawn],
+                "own": _png_uri(night_dir, calibration["group"]),
                 "notes": notes,
             }
         )
     return out
+
+
+def _png_uri(night_dir: Path, group: str) -> str | None:
+    """Return the figure that the step itself drew: every antenna against frequency and time."""
+    path = night_dir / "groups" / group / f"{group}.calibration.png"
+    return figures.png(path.read_bytes()) if path.exists() else None
 
 
 def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str]) -> list[dict]:
@@ -379,30 +373,81 @@ def _source_kind(row: dict, variables: set[str]) -> str | None:
 
 
 def _failures(night_dir: Path, judged: dict) -> list[dict]:
-    """Return the tiles that failed or have no image, with the end of the log and the command."""
+    """Return what failed or has no image, with the end of the log and the command.
+
+    First jobs of all nights together and of this night, which hold up most; then the groups: by the
+    record of the failed job where there is one, else by the stage that the tile reached.
+    """
     results = night_dir.parent.parent
     layout = Layout(Path(_shown(results)))
-    out = []
+    overall = read_json(results / "failure.json")
+    recorded = [overall] if overall else []
+    recorded += sorted(judged.get("failures", []), key=lambda f: "group" in f.get("wildcards", {}))
+    out = [_recorded(f, results, judged["night"]) for f in recorded]
+    known = {f["group"] for f in out}
     for tile in judged["tiles"]:
-        if tile["state"] not in ("fail", "missing"):
+        if tile["state"] not in ("fail", "missing") or tile["group"] in known:
             continue
         group = tile["group"]
         step, product = NEXT_STEP.get(tile["stage"], ("image", "image.fits"))
         log = results / "logs" / step / judged["night"] / f"{group}.log"
-        target = layout.group(group, product)
         again = " -- --force" if tile["state"] == "fail" else ""
+        tail = _tail(log)
         out.append(
             {
                 "group": group,
+                "title": group,
                 "state": tile["state"],
                 "reasons": tile["reasons"],
+                "when": "",
                 "log_path": _shown(log),
-                "log": (tail := _tail(log)),
-                "cause": cause(tail),
-                "command": f"./contimg run {target}{again}",
+                "log": tail,
+                "cause": cause(tail) if tile["state"] == "missing" else "",
+                "command": f"./contimg run {layout.group(group, product)}{again}",
             }
         )
     return out
+
+
+#: Causes of failed jobs, in words.
+CAUSES = {
+    "data": "the data cannot be used",
+    "compute": "a program crashed, hung, or ran out of memory or time",
+    "transient": "disk, network or an absent program: likely to pass",
+    "config": "a wrong option",
+    "bug": "an error that was not foreseen: please report it",
+}
+
+
+def _recorded(failure: dict, results: Path, night: str) -> dict[str, Any]:
+    """Return what the page says of a failed job that left a record."""
+    wildcards = failure.get("wildcards") or {}
+    group = wildcards.get("group", "")
+    log = _log_of(failure.get("log", ""), results)
+    first, last = failure.get("first_utc", ""), failure.get("last_utc", "")
+    when = f"{last} UTC" if first == last else f"first {first}, last {last} UTC"
+    place = group or (f"hour {wildcards['hour']}" if wildcards.get("hour") else "")
+    place = place or ("the night" if wildcards.get("night") else "all nights")
+    return {
+        "group": group,
+        "title": f"{place}: {failure.get('rule', 'a job')}",
+        "state": "quarantined" if failure.get("state") == "quarantined" else "retry",
+        "reasons": [failure.get("message", "")],
+        "when": f"{failure.get('attempts', 1)} × failed; {when}".replace("+00:00", ""),
+        "log_path": _shown(log) if log else "",
+        "log": _tail(log) if log else "",
+        "cause": CAUSES.get(failure.get("cause", ""), failure.get("cause", "")),
+        "command": failure.get("command", ""),
+    }
+
+
+def _log_of(name: str, results: Path) -> Path | None:
+    """Return the log of a job, also where the results folder has moved since."""
+    if not name:
+        return None
+    path = Path(name)
+    inside = re.search(r"(?:^|/)(logs/.+)$", name)
+    return results / inside[1] if inside and not path.exists() else path
 
 
 #: What a line of a log means, and what to do about it.
@@ -742,13 +787,11 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
     found = load_night(night_dir)
     flags = _flags(found, judged["tiles"])
     with figures.style():
-        notes = thumbnails(night_dir, judged["tiles"])
+        notes = pictures(night_dir, judged["tiles"])
         for tile in judged["tiles"]:
             tile["total_s"] = sum(s for k, s in tile["seconds"].items() if k != "calibrate") or None
         variables = _candidates(lightcurves, night_dir)
         mosaics = _mosaics(night_dir, judged, rows, variables["ids"])
-        for mosaic in mosaics:
-            mosaic["notes"] += notes
         plots = {
             "flux_scale": figures.flux_scale(rows, judged["gates"]["max_flux_offset"]),
             "noise": figures.noise(judged["tiles"]),
@@ -767,6 +810,8 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             qa=judged,
             cards=_cards(judged),
             sections=SECTIONS,
+            tile_notes=notes,
+            n_views=sum(bool(t["view"]) for t in judged["tiles"]),
             timeline=timeline(judged["tiles"], judged["calibrations"]),
             failures=_failures(night_dir, judged),
             calibrations=calibrations,
@@ -834,8 +879,5 @@ def main(args: argparse.Namespace) -> int:
         return 0
     page = build_night(args.folder, args.lightcurves)
     write_text(args.out, page)
-    sidecar = Sidecar("report", inputs=[p for p in (args.folder / "qa.json",) if p.exists()])
-    sidecar.qa = {"size_bytes": len(page.encode())}
-    sidecar.write(args.out, ("jinja2", "matplotlib", "numpy"))
     print(f"{args.out}: {len(page) / 1e6:.1f} MB")
     return 0

@@ -148,16 +148,14 @@ def test_groups_that_never_began_are_seen_through_the_inventory(fake, tmp_path):
     assert judge_night(empty)["reasons"][0] == "the night has no data"
 
 
-def test_command_writes_the_verdict_with_a_sidecar(fake, tmp_path, capsys):
+def test_command_writes_the_verdict(fake, tmp_path, capsys):
     inventory = tmp_path / "inventory.json"
     inventory.write_text(json.dumps(fake.inventory))
     out = tmp_path / "qa.json"
     night = fake.layout.night(fake.nights[1])
     assert cli.main(["qa", str(night), str(out), "--inventory", str(inventory)]) == 0
     assert json.loads(out.read_text())["verdict"] == "degraded"
-    sidecar = json.loads((tmp_path / "qa.json.json").read_text())
-    assert sidecar["verdict"] == "warn"
-    assert any(i["path"].endswith(".image.fits.json") for i in sidecar["inputs"])
+    assert [p.name for p in tmp_path.glob("qa*")] == ["qa.json"]
     assert "degraded" in capsys.readouterr().out
 
 

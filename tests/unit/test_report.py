@@ -1,5 +1,6 @@
 """The page of a night: it says what is true, needs no network, and works in a browser."""
 
+import base64
 import io
 import json
 import re
@@ -14,7 +15,7 @@ from fake_results import RMS_JY, make_results
 
 from dsa110_contimg import cli, figures, report
 from dsa110_contimg.errors import DataError
-from dsa110_contimg.qa import read_photometry
+from dsa110_contimg.qa import judge_night, read_photometry
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,9 @@ def fake(tmp_path_factory):
         folder = made.layout.night(night)
         out = ["qa", str(folder), str(folder / "qa.json"), "--inventory", str(inventory)]
         assert cli.main(out) == 0
+    for group in made.groups[made.nights[1]][:4]:
+        folder = made.layout.group(group)
+        assert cli.main(["tile-report", str(folder), str(folder / f"{group}.html")]) == 0
     log = made.root / "logs" / "image" / made.nights[1] / f"{made.groups[made.nights[1]][4]}.log"
     log.parent.mkdir(parents=True)
     log.write_text("\n".join(f"line {i} of the log <&>" for i in range(40)))
@@ -43,7 +47,10 @@ def page(fake):
 
 def test_page_holds_everything_and_asks_nothing_of_the_network(page):
     text = page.read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)[^"']*""", text)
+    assert not re.findall(r"""(?:src|data-large)=["'](?!data:)[^"']*""", text)
+    # What it links to are the pages of the tiles, where they lie beside it.
+    links = re.findall(r"""href=["'](?!data:|#)([^"']*)""", text)
+    assert links and all(re.fullmatch(r"groups/(\w+)/\1\.html", link) for link in links)
     assert "url(http" not in text
     assert "@import" not in text
     assert "fetch(" not in text
@@ -139,7 +146,6 @@ def test_a_missing_or_broken_product_leaves_a_note_not_a_crash(fake, tmp_path):
     shutil.copytree(fake.layout.night(night), copy)
     (copy / "mosaic.fits").write_bytes(b"not a FITS file")
     shutil.rmtree(next(copy.glob("groups/*/*.bcal")))
-    shutil.rmtree(copy / ".thumbnails", ignore_errors=True)
     text = report.build_night(copy)
     assert "not a readable FITS image" in text
     assert ".bcal could not be drawn" in text
@@ -156,23 +162,20 @@ def test_absent_night_is_one_plain_line(tmp_path):
         report.build_night(tmp_path / "2026-02-01")
 
 
-def test_thumbnails_are_kept_and_follow_their_image(fake, tmp_path):
-    night = fake.nights[0]
-    copy = tmp_path / "nights" / night
-    shutil.copytree(fake.layout.night(night), copy)
-    group = fake.groups[night][0]
-    tiles = [{"group": group}]
-    report.thumbnails(copy, tiles)
-    first = tiles[0]["thumbnail"]
-    kept = copy / ".thumbnails" / f"{group}-{report.SMALL_PX}.jpg"
-    stamp = kept.stat().st_ino
-    report.thumbnails(copy, tiles)
-    assert tiles[0]["thumbnail"] == first
-    assert kept.stat().st_ino == stamp
-    other = fake.layout.group(fake.groups[night][1], "image.fits")
-    shutil.copyfile(other, copy / "groups" / group / f"{group}.image.fits")
-    report.thumbnails(copy, tiles)
-    assert tiles[0]["thumbnail"]["uri"] != first["uri"]
+def test_pictures_are_those_that_lie_with_the_tiles(fake, monkeypatch):
+    night = fake.nights[1]
+    first, *_ = groups = fake.groups[night]
+    tiles = judge_night(fake.layout.night(night))["tiles"]
+    notes = report.pictures(fake.layout.night(night), tiles)
+    assert [bool(t["thumbnail"]) for t in tiles] == [g in groups[:4] for g in groups]
+    content = base64.b64decode(tiles[0]["thumbnail"].split(",")[1])
+    assert content == fake.layout.group(first, "thumbnail.jpg").read_bytes()
+    assert tiles[0]["page"] == f"groups/{first}/{first}.html"
+    assert notes == ["3 tiles have no page and no pictures yet"]
+    # Only the tiles that need attention most keep their large view: the failed one, the warned.
+    monkeypatch.setattr(report, "MOST_VIEWS", 2)
+    report.pictures(fake.layout.night(night), tiles)
+    assert [t["group"] for t in tiles if t["view"]] == groups[2:4]
 
 
 # --- numbers behind the figures -------------------------------------------------------------------

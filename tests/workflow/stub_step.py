@@ -114,6 +114,11 @@ def qa(folder, out, *options):
     touch(out, made_of=[Path(folder) / "photometry.csv"])
 
 
+def tile_report(folder, out):
+    stem = out.removesuffix(".html")
+    touch(out, f"{stem}.view.jpg", f"{stem}.thumbnail.jpg")
+
+
 report = qa
 
 
@@ -143,5 +148,5 @@ if __name__ == "__main__":
     note("begin", step, *arguments[:2])
     time.sleep(float(os.environ.get("STUB_SECONDS", 0)))
     fail_if_told(step, arguments)
-    globals()[step](*arguments)
+    globals()[step.replace("-", "_")](*arguments)
     note("end", step, *arguments[:2])

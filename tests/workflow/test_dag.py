@@ -30,7 +30,7 @@ def season(finished_season, tmp_path):
 
 def after_image(group, night, hour="01"):
     """Jobs that follow a remade image."""
-    return {("tile_photometry", group), *after_tiles(night, hour)}
+    return {("tile_photometry", group), ("tile_report", group), *after_tiles(night, hour)}
 
 
 def after_tiles(night, hour="01"):
@@ -87,7 +87,12 @@ def test_a_deleted_calibration_remakes_its_night_only(season):
     shutil.rmtree(season.path / season.layout.group(calibrator, "bcal"))
     expected = {("calibrate", calibrator)} | after_tiles(NIGHT)
     for group in season.nights[0]:
-        expected |= {("apply", group), ("image", group), ("tile_photometry", group)}
+        expected |= {
+            ("apply", group),
+            ("image", group),
+            ("tile_photometry", group),
+            ("tile_report", group),
+        }
     assert season.jobs() == expected
 
 
@@ -159,14 +164,17 @@ def test_a_purged_raw_file_changes_nothing(season):
 @pytest.mark.parametrize(
     ("key", "first"),
     [
-        ("imaging={robust: 0.0}", {"apply", "image", "tile_photometry"}),
-        ("photometry={upper_limit_sigma: 4}", {"tile_photometry"}),
-        ("flagging={mad_sigma: 8}", {"convert", "apply", "image", "tile_photometry"}),
+        ("imaging={robust: 0.0}", {"apply", "image", "tile_photometry", "tile_report"}),
+        ("photometry={upper_limit_sigma: 4}", {"tile_photometry", "tile_report"}),
+        (
+            "flagging={mad_sigma: 8}",
+            {"convert", "apply", "image", "tile_photometry", "tile_report"},
+        ),
     ],
 )
 def test_a_changed_key_remakes_what_it_concerns(season, key, first):
     jobs = season.jobs("--config", key)
-    tile_jobs = {"group", "convert", "apply", "image", "tile_photometry"}
+    tile_jobs = {"group", "convert", "apply", "image", "tile_photometry", "tile_report"}
     assert {job[0] for job in jobs} & tile_jobs == first
     assert ("calibrate" in {job[0] for job in jobs}) == ("convert" in first)
     assert ("lightcurves", None) in jobs

@@ -144,6 +144,12 @@ def night_products(wildcards):
     ]
 
 
+def night_pages(wildcards):
+    """Pages of the tiles of a night; those whose data were purged keep the page that they have."""
+    groups = PLAN.epochs[wildcards.night].tiles
+    return [str(LAYOUT.group(g, "html")) for g in groups if g not in PLAN.settled]
+
+
 def every_night(name):
     """One product of all nights."""
     return [str(LAYOUT.night(night, name)) for night in PLAN.measured_nights]

@@ -1,6 +1,26 @@
 # What people look at.
 
 
+# A picture never fails a tile: what cannot be drawn leaves a note on the page.
+rule tile_report:
+    input:
+        tile("photometry.csv"),
+    output:
+        page=tile("html"),
+        pictures=[tile(f"{kind}.jpg") for kind in ("view", "thumbnail")],
+    log:
+        log_of("tile-report", "{night}", "{group}"),
+    benchmark:
+        timing_of("tile-report", "{night}", "{group}")
+    conda:
+        "../envs/science.yaml"
+    params:
+        code=code("tilereport"),
+        folder=folder_of,
+    shell:
+        "python -m dsa110_contimg tile-report {params.folder} {output.page} > {log} 2>&1"
+
+
 rule night_qa:
     input:
         mosaic=nightly("mosaic.fits.json"),
@@ -30,6 +50,7 @@ rule night_report:
     input:
         qa=nightly("qa.json"),
         mosaic=nightly("mosaic.fits"),
+        pages=night_pages,
         curves=ancient(curves("lightcurves.parquet")),
     output:
         report(

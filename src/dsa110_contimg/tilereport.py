@@ -1,0 +1,154 @@
+"""The page of a tile, and the pictures of it that the page of the night shows.
+
+Made once for each tile, beside its products: ``<id>.html`` (one self-contained file),
+``<id>.view.jpg`` and ``<id>.thumbnail.jpg``. A figure that cannot be drawn leaves a note in its
+place: no page is worth a tile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import __version__, figures, tilefigures
+from .errors import DataError
+from .products import night_of, replacing, write_text
+from .qa import STAGES, dig, judge_tile, load_group, read_photometry, seconds_of
+from .report import environment, is_number
+from .telescope import CHANNEL_WIDTH_HZ, N_CHANNELS_SUBBAND, N_SUBBANDS, TOP_CHANNEL_HZ
+
+__all__ = ["THUMBNAIL_PX", "build_tile"]
+
+#: Side of a thumbnail, pixels.
+THUMBNAIL_PX = 168
+#: Edges of the band, MHz.
+_HIGH_MHZ = (TOP_CHANNEL_HZ + CHANNEL_WIDTH_HZ / 2) / 1e6
+BAND_MHZ = (_HIGH_MHZ - N_SUBBANDS * N_CHANNELS_SUBBAND * CHANNEL_WIDTH_HZ / 1e6, _HIGH_MHZ)
+
+log = logging.getLogger(__name__)
+
+
+class _Notes(list):
+    """What could not be drawn."""
+
+    def draw(self, what: str, function: Callable[[], Any]) -> Any:
+        """Return what a function draws; None, and a note, where it fails in whatever way."""
+        try:
+            return function()
+        except Exception as error:  # the tile must not fail for a picture of it
+            log.warning("%s could not be drawn", what, exc_info=not isinstance(error, DataError))
+            self.append(f"{what} could not be drawn: {error}")
+            return None
+
+
+def _plane(path: Path) -> figures.Plane | None:
+    return figures.read_planes(path)[0] if path.exists() else None
+
+
+def build_tile(folder: Path) -> tuple[str, bytes | None, bytes | None]:
+    """Return page, view and thumbnail of a tile; no pictures where there is no readable image.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the group, named after it.
+
+    Raises
+    ------
+    DataError
+        If the folder is absent.
+    """
+    folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give that of a group")
+    group = folder.name
+    sidecars, _ = load_group(folder)
+    tile = judge_tile(group, sidecars, None, folder)
+    rows = read_photometry(folder / f"{group}.photometry.csv")
+    notes = _Notes()
+
+    def plane(kind: str) -> figures.Plane | None:
+        return notes.draw(f"{group}.{kind}.fits", lambda: _plane(folder / f"{group}.{kind}.fits"))
+
+    with figures.style():
+        image, beam = plane("image"), plane("pb")
+        response = beam.data if beam else None
+        view = thumbnail = left = None
+        if image:
+            view = notes.draw("the image", lambda: tilefigures.view(image, response))
+            small = figures.shrink(image.data, THUMBNAIL_PX)
+            thumbnail = figures.jpeg(small, image.data)[0]
+        if residual := plane("residual"):
+            noise = plane("rms")
+            left = notes.draw(
+                "the residual", lambda: tilefigures.residuals(residual, noise, response)
+            )
+        summary = dig(sidecars.get("cal.ms"), "qa", "visibilities")
+        flags = dig(sidecars.get("ms"), "qa", "flags") or {}
+        plots = {
+            "view": view and figures.image_uri(view),
+            "residual": left and figures.image_uri(left),
+            "visibilities": summary
+            and notes.draw("visibilities", lambda: tilefigures.visibilities(summary)),
+            "flags": notes.draw("flags", lambda: tilefigures.flag_map(flags, BAND_MHZ)),
+            "fluxes": notes.draw("fluxes", lambda: figures.flux_scale(rows, 0.1)),
+        }
+    page = (
+        environment()
+        .get_template("tile.html.j2")
+        .render(
+            tile=tile,
+            night=night_of(group),
+            plots=plots,
+            notes=notes,
+            calibration=_calibration(sidecars),
+            towards=(summary or {}).get("towards_deg"),
+            numbers={k: _numbers(sidecars[k]) for k in STAGES if _numbers(sidecars.get(k))},
+            sidecars={k: sidecars[k] for k in STAGES if sidecars.get(k, {}).get("step")},
+            seconds={k: sum(seconds_of(sidecars[k])) for k in STAGES if k in sidecars},
+            version=__version__,
+        )
+    )
+    return page, view, thumbnail
+
+
+def _calibration(sidecars: dict[str, dict]) -> dict[str, Any] | None:
+    """Return which calibration was applied, and where its page is."""
+    choice = sidecars.get("calibration") or {}
+    chosen = choice.get("chosen")
+    if not chosen:
+        return None
+    return {
+        "group": chosen,
+        "calibrator": dig(choice, "calibrators", chosen) or "",
+        "borrowed": bool(choice.get("borrowed")),
+        "href": f"../../../{night_of(chosen)}/report.html#c{chosen}",
+    }
+
+
+def _numbers(sidecar: dict | None) -> dict[str, Any]:
+    """Return the figures of merit of a product that are single numbers or words."""
+    qa = (sidecar or {}).get("qa") or {}
+    return {k: v for k, v in qa.items() if is_number(v) or isinstance(v, str)}
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``tile-report``."""
+    parser = argparse.ArgumentParser(prog="contimg tile-report", description="Make a tile's page.")
+    parser.add_argument("folder", type=Path, help="folder of the group")
+    parser.add_argument("out", type=Path, help="<id>.html to write; pictures go beside it")
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the page of a tile and its pictures."""
+    page, view, thumbnail = build_tile(args.folder)
+    for kind, content in (("view", view), ("thumbnail", thumbnail)):
+        with replacing(args.out.with_suffix(f".{kind}.jpg")) as temporary:
+            temporary.write_bytes(content or figures.blank_jpeg())
+    write_text(args.out, page)
+    print(f"{args.out}: {len(page) / 1e6:.1f} MB")
+    return 0
