@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -40,8 +41,7 @@ class ClosedNight:
     closed_utc : str
         When it was closed.
     groups : dict of str to str
-        Group id to a digest of what there was of it; empty for a group that became a tile, whose
-        later subbands change nothing.
+        Group id to a digest of what there was of it.
     solutions : list of dict
         Calibrations: ``group`` (the inventory's entry), ``calibrator`` and ``verdict``.
     refused : list of dict
@@ -119,9 +119,13 @@ def is_over(night: str, now: float, grace_s: float) -> bool:
 
 
 def digest(group: Group) -> str:
-    """Return a digest of what there is of a group: files, with size and time of modification."""
-    found = [group.state, *map(describe, sorted(group.files.values())), *sorted(group.reasons)]
-    return hashlib.blake2b("\n".join(found).encode(), digest_size=8).hexdigest()
+    """Return number and digest of a group's files: name, size, time of modification.
+
+    The folder does not count: raw files may move.
+    """
+    found = [describe(path).removeprefix(os.path.dirname(path)) for path in group.files.values()]
+    text = "\n".join([group.state, *sorted(found)])
+    return f"{len(found)}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
 def summary(
@@ -154,7 +158,7 @@ def summary(
     return ClosedNight(
         night=night,
         closed_utc=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
-        groups={g.id: "" if g.id in made else digest(g) for g in groups},
+        groups={g.id: digest(g) for g in groups},
         solutions=solutions,
         refused=[asdict(g) for g in groups if g.id in refused],
         quarantined=sorted(quarantined),
@@ -177,7 +181,10 @@ def purged_groups(layout: Layout, night: str) -> set[str]:
 def is_news(closed: ClosedNight, group: Group) -> bool:
     """Tell whether a group in the incoming folder is more than a closed night knows.
 
-    A subband that comes after its tile was made is none: a group that was cut stays cut.
+    One that has lost raw files is none: they are purged when they have served.
     """
     known = closed.groups.get(group.id)
-    return known is None or (known != "" and group.state in READY and known != digest(group))
+    if known is None:
+        return True
+    fewer = len(group.files) < int(known.partition(":")[0])
+    return group.state in READY and not fewer and known != digest(group)

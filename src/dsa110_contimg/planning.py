@@ -36,8 +36,6 @@ from .products import (
 FROZEN = "CONTIMG_INVENTORY"
 #: Environment variable that sets recorded choices of calibrations aside.
 RECALIBRATE = "CONTIMG_RECALIBRATE"
-#: Environment variable that sets recorded cuts of groups aside: late subbands join their group.
-REGROUP = "CONTIMG_REGROUP"
 #: Modules whose change alters no number: they are left out of the steps' code hashes.
 PLUMBING = {"__init__", "casa", "cli", "config", "errors", "external", "products"}
 
@@ -191,13 +189,11 @@ def _groups(
 ) -> dict[str, ingest.Group]:
     """Return the groups of some nights that are worked on, in order of time.
 
-    A group that was taken in stays as it was cut, also when its raw files are purged; one whose raw
-    files have moved is taken from where they are now.
+    Late subbands join a group that was taken in without them; raw files that are purged leave none.
     """
     found = {g.id: g for g in inventory.groups if g.state in closing.READY and g.night in nights}
     for group in _taken_in(layout, nights):
-        stays = not os.environ.get(REGROUP) and all(map(os.path.exists, group.files.values()))
-        if stays or group.id not in found:
+        if group.id not in found or len(group.files) > len(found[group.id].files):
             found[group.id] = group
     return dict(sorted(found.items()))
 
