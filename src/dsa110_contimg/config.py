@@ -148,6 +148,14 @@ class ImagingOptions(Options):
     """Count what the correlator's own integrations and channels cost sources off the centre, too
     (0.5 % at half power of the beam at declination 33, 1.2 % at 60), not just later averaging.
     Simulated data have no such smearing unless asked for."""
+    subband_images: Annotated[int, Field(ge=0, le=64)] = 0
+    """Images of so many parts of the band (``<id>.subbands.fits``) and the spectral indices of the
+    catalogue's sources (``<id>.spectra.csv``); 0: none. Needs WSClean."""
+    transients: bool = False
+    """Image each integration without the known sources and note what is in one alone
+    (``<id>.transients.csv``). Needs WSClean."""
+    transient_sigma: Annotated[float, Field(ge=4)] = 6.0
+    """Least signal-to-noise ratio of a transient."""
     wsclean: dict[str, str] = {}
     """WSClean options that override those of the preset, e.g. ``{mgain: "0.6"}``; an empty value
     gives a bare option, ``off`` drops one."""
