@@ -214,6 +214,9 @@ class MosaicOptions(Options):
     """Tiles of the neighbouring hours that join an hourly mosaic on either side."""
     pb_limit: Fraction = 0.2
     """Tiles are cut where their beam falls below this."""
+    correct_epoch: bool = True
+    """Bring the epoch onto the catalogue's flux scale and positions, where it is significantly off;
+    the correction is measured in the photometry of its tiles and recorded in the headers."""
 
 
 class LightcurveOptions(Options):

@@ -2,7 +2,8 @@
 
 The best estimate of the sky from tiles d with primary beam P and noise sigma is
 ``sum(P d / sigma^2) / sum(P^2 / sigma^2)``, with the variance ``1 / sum(P^2 / sigma^2)``. Nothing
-is divided by a small P. Tiles are convolved to a common beam first where theirs differ.
+is divided by a small P. Tiles are convolved to a common beam first where theirs differ. They are
+brought onto the catalogue's flux scale and positions as they are added (`correction`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy.interpolate import RectBivariateSpline
 from . import __version__
 from .beam import unit_vector
 from .config import MosaicOptions, add_options, from_args
+from .correction import Correction, measure_correction
 from .errors import DataError
 from .products import Sidecar, companion, group_mjd, night_of, parse_group, read_sidecar, replacing
 from .telescope import TILE_S
@@ -45,6 +47,8 @@ SEAM_DEG = 0.2
 BEAM_OUTLIER = 2.0
 #: Beams that agree to this fraction of the major axis are one.
 SAME_BEAM = 1e-3
+#: A correction of the flux scale beyond this is worth a warning.
+LARGE_CORRECTION = 0.1
 #: Largest part of the grid that is worked on at once, pixels.
 BLOCK_PX = 4_000_000
 #: Pixels that the spline reaches beyond a block of a tile; that its ringing is felt; between nodes
@@ -363,8 +367,23 @@ def convolve(data: np.ndarray, cell_deg: float, beam, target) -> np.ndarray:
 # --- adding ---------------------------------------------------------------------------------------
 
 
-def layers(tile: Tile, target) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return a tile at the target beam.
+def correct(tile: Tile, correction: Correction) -> Tile:
+    """Return a tile whose coordinates have the epoch's shift."""
+    east, north = (a / 3600 for a in correction.shift_arcsec)
+
+    def move(ra, dec):
+        return (ra + east / np.cos(np.deg2rad(dec))) % 360, dec + north
+
+    wcs = tile.wcs.deepcopy()
+    wcs.wcs.crval = move(*wcs.wcs.crval)
+    ra, dec = move(tile.ra_deg, tile.dec_deg)
+    return replace(tile, wcs=wcs, ra_deg=ra, dec_deg=dec)
+
+
+def layers(
+    tile: Tile, target, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return a tile at the target beam, fluxes multiplied by `scale`.
 
     Returns
     -------
@@ -396,6 +415,8 @@ def layers(tile: Tile, target) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         smooth = convolve(image, tile.cell_deg, tile.beam_deg, target)
         rms *= _mad(smooth) / _mad(image)
         image = smooth
+    image *= np.float32(scale)
+    rms *= np.float32(scale)
     return image, pb, rms, clean
 
 
@@ -404,7 +425,7 @@ def _mad(data: np.ndarray) -> float:
     return float(np.median(np.abs(sample - np.median(sample)))) if sample.size else np.nan
 
 
-def coadd(section: Section, target, options: MosaicOptions) -> Coadd:
+def coadd(section: Section, target, options: MosaicOptions, scale: float = 1.0) -> Coadd:
     """Add the tiles of a section.
 
     Parameters
@@ -415,6 +436,8 @@ def coadd(section: Section, target, options: MosaicOptions) -> Coadd:
         Common beam, deg.
     options : MosaicOptions
         ``pb_limit`` is used.
+    scale : float
+        What the tiles' fluxes are multiplied by.
     """
     wcs, shape = grid(section)
     total, weight, moment = (np.zeros(shape, np.float32) for _ in range(3))
@@ -424,7 +447,7 @@ def coadd(section: Section, target, options: MosaicOptions) -> Coadd:
         box = _box(tile, wcs, shape)
         if box is None:
             continue
-        content = layers(tile, target)
+        content = layers(tile, target, scale)
         overlap, added = [], 0.0
         for rows, columns in _blocks(box):
             block = _reproject(content, tile.wcs, wcs, rows, columns)
@@ -601,6 +624,10 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
     """
     started = time.monotonic()
     tiles, left_out = gather(paths, options)
+    correction = Correction()
+    if options.correct_epoch:
+        correction = measure_correction(_photometry(tile.path) for tile in tiles)
+        tiles = [correct(tile, correction) for tile in tiles] if correction.moved else tiles
     sidecar = Sidecar(
         "mosaic", inputs=sorted(paths, key=parse_group), parameters=options.model_dump()
     )
@@ -618,7 +645,7 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
         target = common_beam([t.beam_deg for t in tiles]) if tiles else None
         parts = sections(tiles)
         for part in parts:
-            result = coadd(part, target, options)
+            result = coadd(part, target, options, correction.scale)
             for group, figures in result.used.items():
                 # A tile may reach into two sections: the larger share speaks for it.
                 if figures["weight"] > used.get(group, {"weight": 0})["weight"]:
@@ -628,7 +655,13 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
                 pulls = result.image[::5, ::5] * np.sqrt(result.weight[::5, ::5])
             ratios.append(pulls[np.isfinite(pulls)])
             covered += np.count_nonzero(result.weight) * np.prod(np.abs(result.wcs.wcs.cdelt))
-            _write(temporary, result, members, target, options, epoch, len(left_out))
+            cards = {
+                "EPOCHID": (epoch, "night, and UTC hour of an hourly mosaic"),
+                "NTILES": (len(members), "tiles added"),
+                "NLEFTOUT": (len(left_out), "tiles left out, see the sidecar"),
+                "PBLIMIT": (options.pb_limit, "tiles are cut where their beam is below"),
+            }
+            _write(temporary, result, members, target, cards | correction.cards())
         if not parts:
             _write_blank(temporary, sorted(paths, key=parse_group)[0], epoch, len(left_out))
     groups = {t.group: t for t in tiles}
@@ -647,30 +680,33 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
         "rms_over_predicted": 1.4826 * float(np.median(np.abs(pulls))) if pulls.size else None,
         "tiles": [{"tile": g, "mjd": groups[g].mjd} | used[g] for g in sorted(used)],
         "left_out": left_out,
+        "correction": correction.figures(),
     }
     if not used:
         sidecar.fail(
             "no tile could be used: " + "; ".join(f"{e['tile']} {e['reason']}" for e in left_out)
         )
+    off = abs(correction.flux_ratio - 1)
+    if off > max(LARGE_CORRECTION, 3 * correction.flux_ratio_error):
+        done = "was corrected" if correction.scaled else "is too far off to be corrected"
+        sidecar.warn(f"flux scale {correction.flux_ratio:.2f} of the catalogue's: it {done}")
     sidecar.timings_s = {"total": time.monotonic() - started}
     return sidecar
 
 
-def _write(temporary, result: Coadd, tiles, beam, options, epoch: str, n_left_out: int) -> None:
+def _photometry(image: Path) -> Path:
+    """Return the table of a tile's sources."""
+    return image.with_name(image.name.removesuffix(".image.fits") + ".photometry.csv")
+
+
+def _write(temporary, result: Coadd, tiles, beam, cards: dict) -> None:
     """Append one section to the three files."""
     empty = result.weight == 0
     sums = result.weight.sum(dtype=float)
     mean = result.mjd_zero + float(
         np.sum(np.where(empty, 0, result.time) * result.weight, dtype=float) / sums
     )
-    cards = {
-        "MJD-AVG": mean,
-        "EPOCHID": (epoch, "night, and UTC hour of an hourly mosaic"),
-        "NTILES": (len(tiles), "tiles added"),
-        "NLEFTOUT": (n_left_out, "tiles left out, see the sidecar"),
-        "PBLIMIT": (options.pb_limit, "tiles are cut where their beam is below"),
-    }
-    header = mosaic_header(result.wcs, tiles, beam, dict(cards))
+    header = mosaic_header(result.wcs, tiles, beam, {"MJD-AVG": mean} | cards)
     result.time += np.float32(result.mjd_zero - mean)
     _append(temporary["image"], result.image, header)
     with np.errstate(divide="ignore"):

@@ -690,7 +690,7 @@ def main(args: argparse.Namespace) -> None:
         inputs=[args.image, args.catalog],
         parameters=options.model_dump(),
         timings_s={"total": time.monotonic() - started},
-        qa=_figures(table) | {"image_sha256": _sha256(args.image)},
+        qa=_figures(table) | _made_by(args.image, image_record),
     )
     if image_record.get("verdict") == "fail":
         sidecar.fail(f"{args.image.name} failed: " + "; ".join(image_record.get("reasons", [])))
@@ -723,6 +723,15 @@ def _figures(table: pd.DataFrame) -> dict:
     }
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _made_by(image: Path, record: dict) -> dict:
+    """Return what tells one version of an image from another, and the correction of its epoch."""
+    with image.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    release = (record.get("tools") or {}).get("dsa110-contimg", "")
+    header = fits.getheader(image)
+    cards = ("FLUXSCL", "FLUXSCLE", "FLUXOFF", "RAOFF", "DECOFF")
+    return {
+        "image_sha256": checksum,
+        "image_version": f"{release} {record.get('created_utc', '')}".strip(),
+        "correction": {card: header[card] for card in cards if card in header},
+    }

@@ -124,12 +124,25 @@ def images(groups):
     return [str(LAYOUT.group(group, "image.fits")) for group in groups]
 
 
+def tile_tables(groups):
+    """Photometry of some groups."""
+    return [str(LAYOUT.group(group, "photometry.csv")) for group in groups]
+
+
 def hour_images(wildcards):
     return images(PLAN.epochs[wildcards.night].hours[wildcards.hour])
 
 
+def hour_photometry(wildcards):
+    return tile_tables(PLAN.epochs[wildcards.night].hours[wildcards.hour])
+
+
 def night_images(wildcards):
     return images(PLAN.epochs[wildcards.night].tiles)
+
+
+def night_tables(wildcards):
+    return tile_tables(PLAN.epochs[wildcards.night].tiles)
 
 
 def night_products(wildcards):

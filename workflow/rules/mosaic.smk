@@ -1,9 +1,11 @@
-# Mosaics of the hour and of the night, and the photometry on them.
+# Mosaics of the hour and of the night, and the photometry on them. The step finds the photometry of a
+# tile beside its image: it tells the correction of the epoch.
 
 
 rule hour_mosaic:
     input:
-        hour_images,
+        images=hour_images,
+        photometry=hour_photometry,
     output:
         image=nightly("mosaic_{hour}.fits"),
         maps=[nightly(f"mosaic_{{hour}}.{kind}.fits") for kind in MOSAIC_MAPS],
@@ -20,12 +22,13 @@ rule hour_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        "python -m dsa110_contimg mosaic {output.image} {input} {params.options} > {log} 2>&1"
+        "python -m dsa110_contimg mosaic {output.image} {input.images} {params.options} > {log} 2>&1"
 
 
 rule night_mosaic:
     input:
-        night_images,
+        images=night_images,
+        photometry=night_tables,
     output:
         image=nightly("mosaic.fits"),
         maps=[nightly(f"mosaic.{kind}.fits") for kind in MOSAIC_MAPS],
@@ -42,7 +45,7 @@ rule night_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        "python -m dsa110_contimg mosaic {output.image} {input} {params.options} > {log} 2>&1"
+        "python -m dsa110_contimg mosaic {output.image} {input.images} {params.options} > {log} 2>&1"
 
 
 rule night_photometry:
