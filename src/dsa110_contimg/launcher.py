@@ -145,11 +145,6 @@ def _run_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="choose calibrations anew, also for groups that have one; what changes is remade",
     )
-    parser.add_argument(
-        "--regroup",
-        action="store_true",
-        help="let subbands that came late join groups that were cut without them",
-    )
     _engine_options(parser)
     return parser
 
@@ -160,9 +155,8 @@ def run(args: argparse.Namespace) -> int:
 
     config = read_config(args)
     check_tools(config)
-    for name in ("recalibrate", "regroup"):
-        if getattr(args, name):
-            os.environ[getattr(planning, name.upper())] = "1"
+    if args.recalibrate:
+        os.environ[planning.RECALIBRATE] = "1"
     nights = _nights(args.targets)
     plan = planning.make_plan(config, nights)
     _say_plan(plan)
@@ -543,7 +537,7 @@ def demo(args: argparse.Namespace) -> int:
         [],
         [],
     )
-    args.report = args.recalibrate = args.regroup = False
+    args.report = args.recalibrate = False
     incoming, catalog = DEMO_FOLDER / "incoming", DEMO_FOLDER / "catalog.csv"
     config = read_config(args)
     # A configuration that points at real data keeps its results folder free of simulated ones.
