@@ -15,10 +15,11 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import BusyError, MachineError
 
-__all__ = ["HELD", "hold", "kill_orphans"]
+__all__ = ["HELD", "hold", "holder", "kill_orphans"]
 
 #: Environment variable of a run and its jobs: the results folder they work on.
 HELD = "CONTIMG_HOLDS"
@@ -60,6 +61,8 @@ def hold(results: Path, command: str) -> Iterator[None]:
             yield
         finally:
             del os.environ[HELD]
+            with contextlib.suppress(OSError):  # a full disk took the name before, too
+                file.truncate(0)
 
 
 def held(results: Path) -> bool:
@@ -86,6 +89,23 @@ def _holder(file) -> str:
         return f"'contimg {who['command']}' (process {who['pid']} on {who['host']})"
     except (ValueError, KeyError, TypeError):
         return "another run"
+
+
+def holder(results: Path) -> dict[str, Any] | None:
+    """Return who holds a results folder: ``command``, ``pid``, ``host``, ``since``; None if nobody.
+
+    The lock itself is not tried: even that would turn away a run that begins at this moment. A
+    holder on another machine is believed.
+    """
+    path = results / ".lock"
+    try:
+        who = json.loads(path.read_text(encoding="utf-8"))
+        here = who["host"] == socket.gethostname()
+        if here and not Path(f"/proc/{who['pid']}").exists():
+            return None
+        return who | {"since": path.stat().st_mtime}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def kill_orphans(results: Path) -> int:
