@@ -282,7 +282,7 @@ def _tick_parser() -> argparse.ArgumentParser:
 
 def tick(args: argparse.Namespace) -> int:
     """Run what is ready; hold the results folder with a lock that dies with its holder."""
-    from . import locking, runs
+    from . import housekeeping, locking, monitoring, runs
     from .engine import Engine
 
     config = read_config(args)
@@ -293,32 +293,50 @@ def tick(args: argparse.Namespace) -> int:
         deadline=time.monotonic() + config.operations.budget_s,
     )
     with locking.hold(config.results, "tick"):
-        with runs.recorded(config, "tick", []) as record:
-            record["exit_status"] = _tick(engine, record)
-        return record["exit_status"]
+        try:
+            with runs.recorded(config, "tick", []) as record:
+                record["exit_status"] = _tick(engine, record)
+            if config.retention.automatic and not engine.out_of_time:
+                housekeeping.daily(config)
+            return record["exit_status"]
+        finally:
+            monitoring.publish(config, monitoring.snapshot(config))
 
 
 def _tick(engine, record: dict[str, Any]) -> int:
     """Make the tiles that can be made, then close the nights that can be closed."""
-    from . import planning
+    from . import housekeeping, planning
 
     plan = planning.make_plan(engine.config)
-    said = False
+    housekeeping.remove_stale(engine.config, plan.nights)
+    housekeeping.check_space(engine.config)
+    work = _missing(plan, engine.layout)
+    if work:
+        _say_plan(plan)
     status = 0
-    for night in plan.nights:
-        targets = planning.tile_targets(plan, engine.layout, [night])
-        missing = [path for path in targets if not os.path.exists(path)]
-        if not missing:
-            continue
-        if not said:
-            _say_plan(plan)
-            said = True
-        outcome = engine.make(plan, missing)
+    for night, missing in work.items():
+        room = housekeeping.check_space(engine.config, [plan.groups[g] for g in missing])
+        if room < len(missing):
+            print(f"{night}: the disk has room for {room} of {len(missing)} tiles", flush=True)
+        targets = [path for group in list(missing)[:room] for path in missing[group]]
+        outcome = engine.make(plan, targets)
         _keep(record, outcome)
         status = status or outcome.status
         if outcome.stopped or engine.out_of_time:
             return status
     return _close(engine, record) or status
+
+
+def _missing(plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
+    """Return the products of tiles that are not there, by night and group."""
+    from . import planning
+
+    found: dict[str, dict[str, list[str]]] = {}
+    for group in plan.groups:
+        targets = planning.tile_targets(plan, layout, [group])
+        if missing := [path for path in targets if not os.path.exists(path)]:
+            found.setdefault(night_of(group), {})[group] = missing
+    return found
 
 
 def _can_close(plan, night: str, config: Config) -> bool:

@@ -389,20 +389,19 @@ def with_sidecars(*paths: str | os.PathLike) -> list[str]:
     return [f"{path}{ending}" for path in paths for ending in ("", ".json")]
 
 
-def tile_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[str]:
-    """Return every product of the groups of some nights that is kept."""
-    groups = [g for g in plan.groups if night_of(g) in nights]
-    tiles = [g for g in plan.targets if night_of(g) in nights]
-    solved = [g for g in plan.calibration.transits if night_of(g) in nights and _solvable(plan, g)]
+def tile_targets(plan: Plan, layout: Layout, groups: Iterable[str]) -> list[str]:
+    """Return every product of some groups that is kept."""
+    mine = [g for g in groups if g in plan.groups]
+    tiles = [g for g in mine if plan.calibration.candidates.get(g)]
+    solved = [g for g in mine if g in plan.calibration.transits and _solvable(plan, g)]
     return [
         *with_sidecars(
-            *(layout.group(g, kind) for g in groups for kind in ("hdf5", "ms")),
+            *(layout.group(g, kind) for g in mine for kind in ("hdf5", "ms")),
             *(layout.group(g, kind) for g in solved for kind in SOLUTIONS),
             *(layout.group(g, kind) for g in tiles for kind in TILE_PRODUCTS),
         ),
         *(str(layout.group(g, f"{kind}.fits")) for g in tiles for kind in TILE_MAPS),
         *(str(layout.group(g, "calibration.json")) for g in tiles),
-        *(str(layout.group(g, "html")) for g in tiles if g not in plan.settled),
     ]
 
 
@@ -442,7 +441,7 @@ def science_targets(plan: Plan, layout: Layout) -> list[str]:
 def all_targets(plan: Plan, layout: Layout) -> list[str]:
     """Return every product that is kept: one that is deleted is made again."""
     return [
-        *tile_targets(plan, layout, plan.nights),
+        *tile_targets(plan, layout, plan.groups),
         *night_targets(plan, layout, plan.nights),
         *science_targets(plan, layout),
     ]
