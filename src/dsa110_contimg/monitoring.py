@@ -612,7 +612,7 @@ def _state_paths(config: Config) -> tuple[Path, Path]:
 def _load(config: Config) -> dict[str, Any]:
     found = []
     for path in _state_paths(config):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             if path.stat().st_uid == os.getuid():
                 content = json.loads(path.read_text(encoding="utf-8"))
                 if content["version"] == 1:
