@@ -180,15 +180,15 @@ class SelfcalOptions(Options):
 
     phase_s: tuple[NonNegative, ...] = (0.0, 120.0, 60.0)
     """Intervals of the rounds of phases, s; 0: the whole tile."""
-    amplitude: bool = True
-    """End with a round of amplitudes, one a tile."""
+    amplitude_s: tuple[NonNegative, ...] = (0.0, 0.0)
+    """Intervals of the rounds of amplitudes and phases that follow, s; 0: the whole tile."""
     min_snr: Positive = 5.0
     """Solutions below this signal-to-noise ratio are not applied."""
     max_flagged: Fraction = 0.3
     """A round with more than this share of its solutions below `min_snr` is not accepted."""
-    least_gain: NonNegative = 0.01
+    least_gain: NonNegative = 0.05
     """A round is accepted only if the dynamic range grows by at least this fraction."""
-    flux_tolerance: Fraction = 0.01
+    flux_tolerance: Fraction = 0.02
     """A round of amplitudes that changes the fluxes of bright sources by more is not accepted, nor
     one of phases that lowers them by more."""
 

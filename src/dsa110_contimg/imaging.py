@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import fitsheaders, seeding, tclean, tileqa, wsclean
+from . import fitsheaders, seeding, selfcal, tclean, tileqa, wsclean
 from .beam import TileBeam
-from .config import ImagingOptions, add_options, from_args
+from .config import ImagingOptions, SelfcalOptions, add_options, from_args
 from .errors import DataError, ToolStopped, ToolTimeout
 from .external import find_tool, run_tool
 from .products import Sidecar, beside, read_sidecar, sidecar_path
@@ -56,6 +56,7 @@ class Job:
     catalog: pd.DataFrame | None
     recipe: Recipe
     options: ImagingOptions
+    selfcal: SelfcalOptions
     weighting: Weighting
     beam: TileBeam
     smearing: Smearing
@@ -95,6 +96,9 @@ class Imaged:
     cards: dict[str, Any] = field(default_factory=dict)
     history: tuple[str, ...] = ()
     beam: tuple[float, float, float] | None = None
+    made_by: tuple[Recipe, Path] | None = None  # the recipe, and the prefix of its files
+    seeded: Tile | None = None  # the data without the seeds
+    selfcal: list[dict[str, Any]] = field(default_factory=list)  # rounds of self-calibration
 
 
 def image_tile(
@@ -102,6 +106,7 @@ def image_tile(
     prefix: str | Path,
     options: ImagingOptions,
     *,
+    selfcal: SelfcalOptions | None = None,
     catalog: str | Path | None = None,
     threads: int = 1,
     memory_gb: float | None = None,
@@ -116,6 +121,8 @@ def image_tile(
         Products are ``<prefix>.image.fits`` and so on, see `KINDS`.
     options : ImagingOptions
         Section ``imaging`` of the configuration.
+    selfcal : SelfcalOptions, optional
+        Section ``selfcal``; matters where the options or the preset ask for self-calibration.
     catalog : path, optional
         Reference catalogue: its brightest sources are treated apart, see `seeding`, and fluxes and
         positions are compared with it.
@@ -144,7 +151,7 @@ def image_tile(
         timings_s=clock.parts,
     )
     with clock("weights"):
-        job = _prepare(ms, options, catalog, threads, memory_gb)
+        job = _prepare(ms, options, selfcal or SelfcalOptions(), catalog, threads, memory_gb)
     sidecar.parameters = options.model_dump() | {"recipe": asdict(job.recipe), "threads": threads}
     with _scratch(prefix) as scratch:
         imaged = None
@@ -216,6 +223,7 @@ def _product(prefix: Path, kind: str) -> Path:
 def _prepare(
     ms: Path,
     options: ImagingOptions,
+    selfcal_options: SelfcalOptions,
     catalog: str | Path | None,
     threads: int,
     memory_gb: float | None,
@@ -250,6 +258,7 @@ def _prepare(
         catalog=read_catalog(catalog) if catalog else None,
         recipe=recipe,
         options=options,
+        selfcal=selfcal_options,
         weighting=weighting,
         beam=beam,
         smearing=Smearing(
@@ -276,8 +285,49 @@ def _why_nothing(weighting: Weighting) -> str:
 
 
 def _image(job: Job, scratch: Path, sidecar: Sidecar, clock: _Clock) -> Imaged | None:
+    """Make the image, self-calibrated where asked; None if the imager had to be stopped twice."""
+    imaged = _picture(job, job.tile, scratch, sidecar, clock)
+    if imaged is None or not job.recipe.selfcal or not job.recipe.niter:
+        return imaged
+    if job.options.engine != "wsclean":
+        sidecar.warn("not self-calibrated: that needs imaging.engine: wsclean")
+        return imaged
+    best = selfcal.improve(
+        job.tile,
+        imaged,
+        selfcal.rounds_of(job.selfcal),
+        lambda tile, folder: _picture(job, tile, folder, sidecar, clock),
+        lambda shown, ms: _predict(job, shown, ms, clock),
+        scratch,
+        uvmin_lambda=job.recipe.uvmin_lambda,
+        options=job.selfcal,
+        timeout_s=job.options.timeout_s,
+    )
+    best.picture.selfcal = best.record
+    kept = sum(entry["accepted"] for entry in best.record)
+    best.picture.cards["NSELFCAL"] = (kept, "rounds of self-calibration that were kept")
+    return best.picture
+
+
+def _predict(job: Job, imaged: Imaged, ms: Path, clock: _Clock) -> None:
+    """Write the visibilities of an image with its seeds as ``MODEL_DATA`` into a copy of it."""
+    with clock("predict"):
+        recipe, prefix = imaged.made_by
+        models = sorted(prefix.parent.glob(f"{prefix.name}*-model.fits"))
+        beam_px = int(np.ceil((imaged.beam or (0.0,))[0] * 3600 / recipe.cell_arcsec))
+        selfcal.keep_sources(imaged, models, beam_px)
+        run_tool(
+            wsclean.predict_command(recipe, ms.resolve(), prefix, job.threads),
+            timeout_s=job.options.timeout_s,
+            env=wsclean.ENVIRONMENT,
+        )
+        if imaged.seeded is not None:
+            selfcal.add_difference_to_model(ms, imaged.seeded)
+
+
+def _picture(job: Job, data: Tile, scratch: Path, sidecar: Sidecar, clock: _Clock) -> Imaged | None:
     """Seed, clean and restore; None if the imager had to be stopped twice."""
-    seeds, tile, mask = None, job.tile, None
+    seeds, tile, mask = None, data, None
     if job.catalog is not None and job.recipe.seed_most and job.recipe.niter:
         with clock("seeds"):
             seeds = seeding.choose(
@@ -312,6 +362,7 @@ def _image(job: Job, scratch: Path, sidecar: Sidecar, clock: _Clock) -> Imaged |
                 planes["model"] = seeding.add_to_model(planes["model"], seeds, job.wcs)
         else:
             planes["image"] = planes["residual"]
+    imaged.seeded = None if tile is data else tile
     imaged.cards["NSEEDS"] = (0 if seeds is None else len(seeds), "sources treated apart")
     return imaged
 
@@ -365,7 +416,9 @@ def _clean(
             if isinstance(error, ToolTimeout) and attempt > 1:
                 raise
             continue
-        return _read(engine.outputs(recipe, work / "tile"))
+        imaged = _read(engine.outputs(recipe, work / "tile"))
+        imaged.made_by = recipe, work / "tile"
+        return imaged
     sidecar.fail("the imager was stopped twice; the image is blank")
     return None
 
@@ -422,6 +475,8 @@ def _figures(job: Job, imaged: Imaged | None, planes: dict[str, np.ndarray]) -> 
         "beam_major_arcsec": major and major * 3600,
         "beam_minor_arcsec": minor and minor * 3600,
         "beam_pa_deg": angle,
+        "selfcal": imaged.selfcal if imaged else [],
+        "calibration": job.calibrated["qa"].get("calibration"),
         "phase_centre_ra_deg": job.tile.ra_deg,
         "phase_centre_dec_deg": job.tile.dec_deg,
         "pointing": job.calibrated["qa"]["pointing"],
@@ -471,6 +526,8 @@ def _cards(job: Job, sidecar: Sidecar) -> dict[str, Any]:
     ):
         if calibration.get(name):
             cards[key] = (str(calibration[name])[:40], text)
+    if "steady" in calibration:
+        cards["CALSTEAD"] = (calibration["steady"], "its flux is known to be steady")
     cards["PRESET"] = (job.options.preset, "imaging preset")
     cards["IMAGER"] = (job.options.engine, "program that cleaned")
     return cards
@@ -522,6 +579,7 @@ def argparser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="imager's threads")
     parser.add_argument("--memory-gb", type=float, help="memory the imager plans with, GB")
     add_options(parser, ImagingOptions)
+    add_options(parser, SelfcalOptions)
     return parser
 
 
@@ -531,6 +589,7 @@ def main(args: argparse.Namespace) -> int:
         args.ms,
         args.prefix,
         from_args(args, ImagingOptions),
+        selfcal=from_args(args, SelfcalOptions),
         catalog=args.catalog,
         threads=args.threads,
         memory_gb=args.memory_gb,

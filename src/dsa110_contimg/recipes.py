@@ -37,6 +37,8 @@ class Recipe:
     seed_jy, seed_most
         Catalogue sources at least this bright (flux times beam, Jy), and no more than so many, are
         subtracted before cleaning and restored afterwards; 0 of them: none.
+    selfcal
+        Self-calibrate where that makes the image better.
     mask_radius_arcsec
         Cleaning is restricted to circles of this radius around catalogue sources; 0: it is not.
     uvmin_lambda
@@ -58,6 +60,7 @@ class Recipe:
     channels_out: int
     seed_jy: float
     seed_most: int
+    selfcal: bool = False
     mask_radius_arcsec: float = 0.0
     multiscale_px: tuple[int, ...] = ()
     uvmin_lambda: float = 1000.0
@@ -112,6 +115,7 @@ PRESETS = {
         channels_out=4,
         seed_jy=0.01,
         seed_most=100,
+        selfcal=True,
     ),
 }
 

@@ -11,7 +11,7 @@ from .errors import ConfigError
 from .external import run_tool
 from .recipes import Recipe
 
-__all__ = ["ENVIRONMENT", "command", "outputs", "version", "watch"]
+__all__ = ["ENVIRONMENT", "command", "outputs", "predict_command", "version", "watch"]
 
 #: OpenBLAS threads fight with WSClean's own.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
@@ -106,6 +106,26 @@ def command(
     for name, arguments in values.items():
         line += ["-" + name, *arguments]
     return [*line, str(ms)]
+
+
+def predict_command(recipe: Recipe, ms: Path, prefix: Path, threads: int = 1) -> list[str]:
+    """Return the command line that writes the visibilities of an image into ``MODEL_DATA``.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What the image was made with.
+    ms : Path
+        Measurement Set; it is changed.
+    prefix : Path
+        WSClean's ``-name`` of the image.
+    threads : int
+        Number of threads.
+    """
+    line = ["wsclean", "-predict", "-j", str(threads), "-use-wgridder", "-pol", "I"]
+    if recipe.channels_out > 1:
+        line += ["-channels-out", str(recipe.channels_out)]
+    return [*line, "-temp-dir", str(prefix.parent), "-name", str(prefix), str(ms)]
 
 
 def outputs(recipe: Recipe, prefix: str | Path) -> dict[str, Path]:

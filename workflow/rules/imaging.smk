@@ -20,7 +20,7 @@ rule image:
     params:
         code=code("imaging"),
         prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
-        options=options("imaging"),
+        options=options("imaging", "selfcal"),
     shell:
         "python -m dsa110_contimg image {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
         " {params.options} > {log} 2>&1"
