@@ -114,8 +114,10 @@ def check_space(config: Config, groups: Iterable[Group] = ()) -> int:
             f"('contimg clean', 'contimg purge')"
         )
     wanted, fitting = reserve, 0
+    layout = Layout(config.results)
     for group in groups:
-        wanted += options.space_factor * sum(map(_size, map(Path, group.files.values())))
+        raw = sum(map(_size, map(Path, group.files.values())))
+        wanted += max(0.0, options.space_factor * raw - _size(layout.group(group.id)))
         if free < wanted:
             break
         fitting += 1
@@ -128,7 +130,7 @@ def check_space(config: Config, groups: Iterable[Group] = ()) -> int:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file, or of all files below a folder, bytes; 0 if there is none."""
+    """Return the size of a file, or of all in a folder, bytes; 0 if there is none."""
     try:
         if path.is_dir() and not path.is_symlink():
             return sum(_size(Path(entry.path)) for entry in os.scandir(path))

@@ -7,6 +7,7 @@ rules.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -151,7 +152,7 @@ def _run_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Check, plan, and hand over to Snakemake."""
-    from . import locking, planning, runs
+    from . import housekeeping, locking, planning, runs
 
     config = read_config(args)
     check_tools(config)
@@ -164,6 +165,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
         return _snakemake(args, *_targets(args.targets, Layout(config.results)), *args.snakemake)
     with locking.hold(config.results, "run"):
+        housekeeping.check_space(config)
         with runs.recorded(config, "run", args.targets) as record:
             status = record["exit_status"] = _rounds(args, config, nights, record)
         return _report(args, config) or status if args.report else status
@@ -292,15 +294,16 @@ def tick(args: argparse.Namespace) -> int:
         [*_snakemake_options(args), "--keep-going", "--rerun-incomplete"],
         deadline=time.monotonic() + config.operations.budget_s,
     )
-    with locking.hold(config.results, "tick"):
-        try:
-            with runs.recorded(config, "tick", []) as record:
-                record["exit_status"] = _tick(engine, record)
-            if config.retention.automatic and not engine.out_of_time:
-                housekeeping.daily(config)
-            return record["exit_status"]
-        finally:
-            monitoring.publish(config, monitoring.snapshot(config))
+    with contextlib.ExitStack() as stack:
+        # Also what finds the folder held tells how things are: nobody else can tell of a run that
+        # does not end.
+        stack.callback(monitoring.publish, config)
+        stack.enter_context(locking.hold(config.results, "tick"))
+        with runs.recorded(config, "tick", []) as record:
+            record["exit_status"] = _tick(engine, record)
+        if not engine.out_of_time:
+            housekeeping.daily(config)
+        return record["exit_status"]
 
 
 def _tick(engine, record: dict[str, Any]) -> int:

@@ -539,15 +539,22 @@ def telling(
     return told
 
 
-def publish(config: Config, state: Mapping[str, Any]) -> None:
-    """Write the metrics of a snapshot and tell its alerts; never raises for what goes wrong there.
+def publish(config: Config, state: Mapping[str, Any] | None = None) -> None:
+    """Write metrics and tell alerts; never raises for what goes wrong there.
 
     Of several processes that publish at once one does it.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    state : mapping, optional
+        A snapshot; taken now, if it is not given.
     """
     try:
         with _alone(config.results) as alone:
             if alone:
-                _publish(config, state)
+                _publish(config, snapshot(config) if state is None else state)
     except Exception:  # the work must go on, whatever happens to those who watch it
         log.exception("metrics and alerts were not published")
 

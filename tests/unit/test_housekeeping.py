@@ -343,12 +343,15 @@ def wanting(config, tmp_path, *megabytes):
 
 
 def test_room_is_counted_in_groups(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(housekeeping.shutil, "disk_usage", lambda path: (10**9, 0, 100 * 10**6))
     monkeypatch.setattr(housekeeping, "free_space", lambda path: (tmp_path, 100 * 10**6, 10**9))
     assert housekeeping.check_space(config) == 0
     assert housekeeping.check_space(config, wanting(config, tmp_path, 10, 10)) == 2
     # 99 MB beside the reserve of 1 MB: three times 2.5 * 12 MB, not four times.
     assert housekeeping.check_space(config, wanting(config, tmp_path, 12, 12, 12, 12)) == 3
+    done = wanting(config, tmp_path, 12, 12, 12, 12)
+    product(Layout(config.results).group(done[0].id, "ms"), folder=True)
+    os.truncate(Layout(config.results).group(done[0].id, "ms") / "table.dat", 30 * 10**6)
+    assert housekeeping.check_space(config, done) == 4
     with pytest.raises(SpaceError, match=r"disk full: 0\.1 GB free at .*, 0\.2 GB wanted") as full:
         housekeeping.check_space(config, wanting(config, tmp_path, 80))
     assert cause_of(full.value) == "transient"
