@@ -2,8 +2,9 @@
 
 The index answers questions ("which measurements of this source", "what was made with this
 calibration"); nothing reads it to decide what to do. It is built from what lies on disk, under a
-temporary name, and replaces the old one when it is whole: readers never see half of it. Where there
-is an index already, only nights whose files changed are read again; the rows come out the same.
+temporary name, and put in place when it is whole. Where there is an index already, only nights
+whose files changed are read again, in one transaction: readers never see half of it, what it costs
+does not grow with the nights before, and the rows come out the same.
 
 Every column is described once, in `TABLES`: the statements that create the tables, the table
 ``columns`` inside the index, and the documentation all come from there.
@@ -18,7 +19,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -28,13 +28,13 @@ from typing import Any
 
 from .errors import DataError
 from .products import NIGHT, group_mjd, night_of, replacing
-from .qa import judge_night, load_night, read_json
+from .qa import FAILURES, judge_night, load_group, read_json, seconds_of
 from .runs import read_runs
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "build_index", "lineage", "open_index", "recall"]
 
 #: Raised whenever a table or column changes its name or meaning.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             created_utc | TEXT          | | when it was made
             seconds     | REAL          | | time it took, s
             reasons     | TEXT NOT NULL | | JSON list
-            qa          | TEXT NOT NULL | | JSON: figures of merit
+            qa          | TEXT NOT NULL | | JSON: figures of merit; long lists are in the sidecar
             parameters  | TEXT NOT NULL | | JSON: options
             tools       | TEXT NOT NULL | | JSON: versions
             commands    | TEXT NOT NULL | | JSON: external programs as run
@@ -235,6 +235,25 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             versions      | TEXT NOT NULL    | | JSON: Python and packages that ran it
         """),
         ["started_utc"],
+    ),
+    "failures": (
+        "a job that failed and has not succeeded since",
+        _columns("""
+            failure_id | TEXT PRIMARY KEY | | path of its record, below the results folder
+            night      | TEXT REFERENCES qa(night) | | its night; none for all nights together
+            group_id   | TEXT REFERENCES groups(group_id) | | its group, if any
+            hour       | TEXT             | | its hour, of a mosaic
+            rule       | TEXT NOT NULL    | | rule of the job
+            cause      | TEXT NOT NULL    | | data, compute, transient, config or bug
+            state      | TEXT NOT NULL    | | waiting (to be tried again) or quarantined (set aside)
+            message    | TEXT NOT NULL    | | what happened, in one line
+            log        | TEXT             | | log of the job
+            command    | TEXT             | | what repeats it
+            attempts   | INTEGER NOT NULL | | runs in which it failed
+            first_utc  | TEXT             | | when it failed first
+            last_utc   | TEXT             | | when it failed last
+        """),
+        ["night", "group_id"],
     ),
     "inputs": (
         "what a product was made from",
@@ -292,42 +311,59 @@ def below(path: str) -> str:
     return match[1] if match else f"incoming/{raw[1]}" if raw else path
 
 
-def sidecars(results: Path, nights: Iterable[str]) -> Iterator[tuple[str, dict]]:
-    """Yield every product's path below the results folder, with its sidecar."""
-    for night in nights:
-        folder = results / ("" if night == "lightcurves" else "nights") / night
-        paths = (
-            *folder.glob("*.json"),
-            *(p for g in sorted(folder.glob("groups/*")) for p in g.glob("*.json")),
-        )
-        for path in sorted(paths):
-            content = read_json(path)
-            if content and "step" in content and not path.name.startswith("."):
-                yield str(path.relative_to(results)).removesuffix(".json"), content
+#: Longest list or table of a sidecar's figures that the index repeats.
+LONGEST = 16
 
 
-def _product_rows(results: Path, nights: Iterable[str]) -> Iterator[tuple[dict, list[dict]]]:
-    """Yield the row of every product and the rows of its inputs."""
-    for path, content in sidecars(results, nights):
-        night = re.match(rf"nights/({NIGHT})/", path)
-        group = re.match(rf"nights/{NIGHT}/groups/([^/]+)/", path)
-        timings = content.get("timings_s") or {}
-        yield (
-            {
-                "path": path,
-                "night": night and night[1],
-                "group_id": group and group[1],
-                "step": content.get("step"),
-                "verdict": content.get("verdict"),
-                "created_utc": content.get("created_utc"),
-                "seconds": timings.get("total", sum(timings.values()) if timings else None),
-                "reasons": _json(content.get("reasons", [])),
-                "qa": _json(content.get("qa", {})),
-                "parameters": _json(content.get("parameters", {})),
-                "tools": _json(content.get("tools", {})),
-                "commands": _json(content.get("commands", [])),
-            },
-            [
+def brief(value: Any) -> Any:
+    """Return figures of merit without long lists and tables, most of what a sidecar holds."""
+    if isinstance(value, Mapping):
+        return {k: brief(v) for k, v in value.items() if not _is_long(v)}
+    return value
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list | dict) and len(value) > LONGEST
+
+
+def _products(db: sqlite3.Connection, place: str, contents: Iterable[Mapping[str, Any]]) -> None:
+    """Insert the rows of products and of what they were made from.
+
+    Parameters
+    ----------
+    db : sqlite3.Connection
+        Index.
+    place : str
+        Folder that they lie in, below the results folder.
+    contents : iterable of mapping
+        Sidecars; what has no step is none.
+    """
+    night = re.match(rf"nights/({NIGHT})", place)
+    group = re.match(rf"nights/{NIGHT}/groups/([^/]+)", place)
+    for content in contents:
+        if "step" not in content or "product" not in content:
+            continue
+        path = f"{place}/{content['product']}"
+        seconds = seconds_of(content)
+        row = {
+            "path": path,
+            "night": night and night[1],
+            "group_id": group and group[1],
+            "step": content["step"],
+            "verdict": content.get("verdict"),
+            "created_utc": content.get("created_utc"),
+            "seconds": round(sum(seconds), 3) if seconds else None,
+            "reasons": _json(content.get("reasons", [])),
+            "qa": _json(brief(content.get("qa", {}))),
+            "parameters": _json(content.get("parameters", {})),
+            "tools": _json(content.get("tools", {})),
+            "commands": _json(content.get("commands", [])),
+        }
+        _insert(db, "products", [row])
+        _insert(
+            db,
+            "inputs",
+            (
                 {
                     "product": path,
                     "input": below(entry["path"]),
@@ -336,8 +372,21 @@ def _product_rows(results: Path, nights: Iterable[str]) -> Iterator[tuple[dict, 
                     "sha256": entry.get("sha256"),
                 }
                 for entry in content.get("inputs", [])
-            ],
+            ),
         )
+
+
+def _failure(db: sqlite3.Connection, path: str, record: Mapping[str, Any] | None) -> None:
+    """Insert the record of a failed job, if there is one; `path` is below the results folder."""
+    if not record:
+        return
+    night = re.match(rf"nights/({NIGHT})/", path)
+    group = re.match(rf"nights/{NIGHT}/groups/([^/]+)/", path)
+    names = ("rule", "cause", "state", "message", "log", "command", "first_utc", "last_utc")
+    row = {name: record.get(name, "") for name in names}
+    row |= {"failure_id": path, "attempts": record.get("attempts", 1)}
+    row |= {"night": night and night[1], "group_id": group and group[1]}
+    _insert(db, "failures", [row | {"hour": (record.get("wildcards") or {}).get("hour")}])
 
 
 def _float(text: str | None) -> float | None:
@@ -432,39 +481,61 @@ def build_index(results: Path, out: Path, rebuild: bool = False) -> dict[str, in
     if not results.is_dir():
         raise DataError(f"{results}: no such folder; give the results folder")
     states = _fingerprints(results)
-    with replacing(out) as temporary:
-        old = {} if rebuild else _indexed(out)
-        if old:
-            shutil.copyfile(out, temporary)
-        db = sqlite3.connect(temporary)
-        try:
-            # The file is thrown away unless it is finished: no journal, no waiting for the disk.
-            db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
-            if not old:
-                for sql in statements():
-                    db.execute(sql)
-                _document(db)
-            changed = sorted(n for n in states if states[n] != old.get(n))
-            for night in {*changed, *(set(old) - set(states))}:
-                _forget(db, night)
-            _fill(db, results, changed)
-            if old:
-                db.execute(_FORGET_SOURCES)
-            _variability(db, results / "lightcurves")
-            _insert(db, "folders", ({"night": n, "fingerprint": states[n]} for n in changed))
-            _runs(db, results)
-            _facts(db, results)
-            if not old:
-                for sql in index_statements():
-                    db.execute(sql)
-            db.execute("ANALYZE")
-            db.commit()
-            broken = db.execute("PRAGMA foreign_key_check").fetchmany(3)
-            if broken:
-                raise DataError(f"{out}: rows without their parent: {broken}; this is a bug")
-            return {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
-        finally:
-            db.close()
+    old = {} if rebuild else _indexed(out)
+    if old:
+        with closing(sqlite3.connect(out, isolation_level=None)) as db:
+            return _update(db, results, states, old)
+    with replacing(out.resolve()) as temporary, closing(sqlite3.connect(temporary)) as db:
+        return _create(db, results, states)
+
+
+#: Memory for pages of an index that is brought up to date, kB.
+_CACHE_KB = 200_000
+
+
+def _create(db: sqlite3.Connection, results: Path, states: Mapping[str, str]) -> dict[str, int]:
+    """Fill an empty index; return the number of rows of each table."""
+    # The file is thrown away unless it is finished: no journal, no waiting for the disk.
+    db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+    for sql in statements():
+        db.execute(sql)
+    _document(db)
+    _fill(db, results, states, sorted(states))
+    for sql in index_statements():
+        db.execute(sql)
+    db.execute("ANALYZE")
+    db.commit()
+    broken = db.execute("PRAGMA foreign_key_check").fetchmany(3)
+    if broken:
+        raise DataError(f"{results}: rows without their parent: {broken}; this is a bug")
+    return _counts(db)
+
+
+def _update(
+    db: sqlite3.Connection, results: Path, states: Mapping[str, str], old: Mapping[str, str]
+) -> dict[str, int]:
+    """Bring an index up to date in one transaction; return the number of rows of each table."""
+    changed = sorted(n for n in states if states[n] != old.get(n))
+    gone = sorted(set(old) - set(states))
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("PRAGMA defer_foreign_keys = ON")  # parents and children come in any order
+        for night in (*changed, *gone):
+            _forget(db, night)
+        _fill(db, results, states, changed)
+        if gone or any(night in old for night in changed):
+            db.execute(_FORGET_SOURCES)
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    return _counts(db)
+
+
+def _counts(db: sqlite3.Connection) -> dict[str, int]:
+    return {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
 
 
 #: Sources whose measurements are all gone; needs the index on measurements to be quick.
@@ -480,30 +551,44 @@ def _nights(results: Path) -> list[Path]:
 
 
 def _fingerprints(results: Path) -> dict[str, str]:
-    """Return a hash of the state of the files behind each night, and behind the light curves."""
+    """Return a hash of the state of the files behind each night, and behind the light curves.
+
+    Products are renamed into their place, which changes the time of their folder: of a group, that
+    time is enough. Of a closed night, only the files of the night itself are looked at.
+    """
     out = {}
     for folder in (*_nights(results), results / "lightcurves"):
-        digest = hashlib.sha256()
-        for parent in (folder, *sorted((folder / "groups").glob("*"))):
-            if not parent.is_dir():
-                continue
-            with os.scandir(parent) as entries:
-                files = sorted(
-                    (e.name, e.stat().st_size, e.stat().st_mtime_ns)
-                    for e in entries
-                    if e.name.endswith((".json", ".csv")) and not e.name.startswith(".")
-                )
-            digest.update(repr((parent.name, files)).encode())
-        out[folder.name] = digest.hexdigest()[:16]
+        if not folder.is_dir():
+            continue
+        state = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith((".json", ".csv")) and not entry.name.startswith("."):
+                    stat = entry.stat()
+                    state.append((entry.name, stat.st_size, stat.st_mtime_ns))
+        if not (folder / "closed.json").exists() and (folder / "groups").is_dir():
+            with os.scandir(folder / "groups") as entries:
+                state += [(e.name, 0, e.stat().st_mtime_ns) for e in entries if e.is_dir()]
+        out[folder.name] = hashlib.sha256(repr(sorted(state)).encode()).hexdigest()[:16]
     return out
 
 
 def _indexed(out: Path) -> dict[str, str]:
-    """Return the fingerprints that an index was made from; none where it cannot be built upon."""
+    """Return the fingerprints that an index was made from; none where it cannot be built upon.
+
+    It is opened to be written, so that what a killed update left is taken back.
+    """
+    if not out.exists():
+        return {}
     try:
-        with closing(open_index(out)) as db:
+        with closing(sqlite3.connect(out)) as db:
+            (version,) = db.execute(
+                "SELECT value FROM meta WHERE key = 'schema_version'"
+            ).fetchone()
+            if int(version) != SCHEMA_VERSION:
+                return {}
             return dict(db.execute("SELECT night, fingerprint FROM folders").fetchall())
-    except DataError:
+    except (sqlite3.DatabaseError, TypeError):
         return {}
 
 
@@ -514,6 +599,7 @@ def _forget(db: sqlite3.Connection, night: str) -> None:
     own = None if night == "lightcurves" else night
     db.execute(f"DELETE FROM inputs WHERE product IN ({products})", [own])
     db.execute("DELETE FROM products WHERE night IS ?", [own])
+    db.execute("DELETE FROM failures WHERE night = ?", [night])
     db.execute("DELETE FROM measurements WHERE group_id GLOB ?", [group])
     db.execute("DELETE FROM measurements WHERE mosaic_id GLOB ?", [mosaic])
     for table in ("images", "calibrations", "groups"):
@@ -549,26 +635,39 @@ def _document(db: sqlite3.Connection) -> None:
         _insert(db, "columns", rows)
 
 
-def _fill(db: sqlite3.Connection, results: Path, changed: list[str]) -> None:
-    """Insert the rows of some nights, and what follows from them."""
+def _fill(
+    db: sqlite3.Connection, results: Path, states: Mapping[str, str], changed: list[str]
+) -> None:
+    """Insert the rows of some nights, and all that is few or depends on all nights."""
     known = {row[0] for row in db.execute("SELECT source_id FROM sources")}
     for night in changed:
-        if night != "lightcurves":
+        if night == "lightcurves":
+            found = map(read_json, sorted((results / night).glob("*.json")))
+            _products(db, night, filter(None, found))
+        else:
             _night(db, results / "nights" / night, known)
-    for product, inputs in _product_rows(results, changed):
-        _insert(db, "products", [product])
-        _insert(db, "inputs", inputs)
+    _insert(db, "folders", ({"night": n, "fingerprint": states[n]} for n in changed))
     _absent_calibrations(db)
+    if changed:
+        _variability(db, results / "lightcurves")
+    _runs(db, results)
+    db.execute("DELETE FROM failures WHERE night IS NULL")
+    _failure(db, "failure.json", read_json(results / "failure.json"))
+    _facts(db, results)
 
 
 def _judged(folder: Path) -> dict:
-    """Return the verdict on a night, made now where it was not yet written."""
-    return read_json(folder / "qa.json") or judge_night(folder)
+    """Return the verdict on a night; made now where there is none that knows all of its groups."""
+    judged = read_json(folder / "qa.json")
+    groups = {path.name for path in (folder / "groups").glob("*T*")}
+    if judged and groups <= {tile["group"] for tile in judged["tiles"]}:
+        return judged
+    return judge_night(folder)
 
 
 def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
     """Insert everything of a night; `known` are the sources that have a row already."""
-    night, judged, found = folder.name, _judged(folder), load_night(folder)
+    night, judged = folder.name, _judged(folder)
     counts, scale = judged["counts"], judged["flux_scale"]
     _insert(
         db,
@@ -610,11 +709,23 @@ def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
         ),
     )
     for tile in judged["tiles"]:
-        image = found["groups"].get(tile["group"], {}).get("image.fits")
-        if image is None:
+        group = tile["group"]
+        sidecars, _ = load_group(folder / "groups" / group)
+        if "image.fits" in sidecars:
+            _image(db, folder, tile, sidecars["image.fits"], known)
+        place = f"nights/{night}/groups/{group}"
+        for kind in FAILURES:
+            _failure(db, f"{place}/{kind}.json", sidecars.get(kind))
+        _products(db, place, (sidecars[kind] for kind in sorted(sidecars)))
+    _failure(db, f"nights/{night}/failure.json", read_json(folder / "failure.json"))
+    for path in sorted(folder.glob("*.json")):
+        content = read_json(path)
+        if not content:
             continue
-        _image(db, folder, tile, image, known)
-    for name, content in found["mosaics"].items():
+        _products(db, f"nights/{night}", [content])
+        name = path.name.removesuffix(".json")
+        if not re.fullmatch(r"mosaic(_\d\d)?\.fits", name):
+            continue
         mosaic = f"{night}/{name.removesuffix('.fits')}"
         _insert(
             db,
@@ -700,12 +811,18 @@ def _photometry(db: sqlite3.Connection, rows: Iterator[tuple[dict | None, dict]]
 def _variability(db: sqlite3.Connection, folder: Path) -> None:
     """Add the statistics of the light curves to their sources, and the candidates."""
     db.execute("DELETE FROM candidates")
+    numbers = ("n_meas", "eta", "v", "wavg_flux_jy", "log10_false_alarm")
+    blank = ", ".join(f"{n} = NULL" for n in numbers)
+    db.execute(f"UPDATE sources SET {blank} WHERE n_meas IS NOT NULL")
+    names = (*numbers, "ra_deg", "dec_deg")
     for row in _read_csv(folder / "variability.csv"):
-        names = ("n_meas", "eta", "v", "wavg_flux_jy", "log10_false_alarm")
-        db.execute(
-            f"UPDATE sources SET {', '.join(f'{n} = ?' for n in names)} WHERE source_id = ?",
-            [*(_float(row.get(n)) for n in names), row["source_id"]],
-        )
+        given = {n: v for n in names if (v := _float(row.get(n))) is not None}
+        given |= {"name": row["name"]} if row.get("name") else {}
+        if given:
+            db.execute(
+                f"UPDATE sources SET {', '.join(f'{n} = ?' for n in given)} WHERE source_id = ?",
+                [*given.values(), row["source_id"]],
+            )
     known = {row[0] for row in db.execute("SELECT source_id FROM sources")}
     candidates = [r for r in _read_csv(folder / "candidates.csv") if r["source_id"] in known]
     _insert(

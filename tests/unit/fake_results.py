@@ -91,6 +91,25 @@ def write_image(path, ra, dec, fluxes, pb, rms, shape, cell_deg, rng):
     return wcs
 
 
+def write_failure(path: Path, rule: str, wildcards: dict, **changes) -> dict:
+    """Write the record of a failed job, as the launcher does; return it."""
+    record = {
+        "rule": rule,
+        "wildcards": wildcards,
+        "cause": "compute",
+        "state": "quarantined",
+        "message": "WSClean was killed, perhaps for lack of memory",
+        "log": f"logs/{rule}/{wildcards.get('night', 'all')}/{wildcards.get('group', 'all')}.log",
+        "command": f"./contimg run {wildcards.get('group', '')} -- --forcerun {rule}",
+        "attempts": 3,
+        "first_utc": "2026-01-22T03:00:00+00:00",
+        "last_utc": "2026-01-22T05:00:00+00:00",
+        "fingerprint": "abc",
+    } | changes
+    write_text(path, json.dumps(record, indent=1) + "\n")
+    return record
+
+
 PHOTOMETRY = [
     "source_id",
     "name",

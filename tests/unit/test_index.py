@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fake_results import make_results
+from fake_results import make_results, write_failure
 
 from dsa110_contimg import cli, index, runs
 from dsa110_contimg.config import Config
 from dsa110_contimg.errors import DataError
+from dsa110_contimg.products import write_text
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,7 @@ def test_bringing_it_up_to_date_gives_the_rows_of_a_rebuild(fake, db, tmp_path, 
     group = fake.groups[first][1]  # a tile is measured again, with one source less
     table = results / "nights" / first / "groups" / group / f"{group}.photometry.csv"
     lines = table.read_text().splitlines()
-    table.write_text("\n".join(lines[:-1]) + "\n")
+    write_text(table, "\n".join(lines[:-1]) + "\n")  # as steps do: renamed into its place
     assert len(same()["measurements"]) == len(both["measurements"]) - 1
 
     read = []
@@ -149,6 +152,52 @@ def test_bringing_it_up_to_date_gives_the_rows_of_a_rebuild(fake, db, tmp_path, 
     shutil.rmtree(results / "nights" / second)  # a night goes; so do sources seen only then
     rest = same()
     assert all(second not in row for row in rest["qa"] + rest["mosaics"] + rest["folders"])
+
+
+def test_failures_come_and_go(fake, tmp_path):
+    results, out, fresh = tmp_path / "results", tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    shutil.copytree(fake.root / "nights", results / "nights")
+    night = fake.nights[1]
+    group, bare = fake.groups[night][4], "20260122T235900"
+    folder = results / "nights" / night
+    write_failure(folder / "groups" / group / "failure.json", "image", {"group": group})
+    index.build_index(results, out)
+    with index.open_index(out) as db:
+        (row,) = db.execute("SELECT * FROM failures")
+        assert (row["night"], row["group_id"], row["rule"]) == (night, group, "image")
+        assert (row["cause"], row["state"], row["attempts"]) == ("compute", "quarantined", 3)
+        assert "WSClean was killed" in one(
+            db, "SELECT reasons FROM groups WHERE group_id = ?", group
+        )
+
+    # A group of which nothing could be made, its calibration, the night, and all nights together.
+    write_failure(folder / "groups" / bare / "failure.json", "group", {"group": bare}, cause="data")
+    write_failure(
+        folder / "groups" / group / "failure.calibrate.json", "calibrate", {"group": group}
+    )
+    write_failure(folder / "failure.json", "hour_mosaic", {"night": night, "hour": "22"})
+    write_failure(results / "failure.json", "lightcurves", {}, state="waiting")
+    index.build_index(results, out)
+    index.build_index(results, fresh, rebuild=True)
+    assert contents(out) == contents(fresh)
+    with index.open_index(out) as db:
+        found = db.execute("SELECT rule, night, group_id, hour FROM failures ORDER BY rule")
+        assert [tuple(row) for row in found] == [
+            ("calibrate", night, group, None),
+            ("group", night, bare, None),
+            ("hour_mosaic", night, None, "22"),
+            ("image", night, group, None),
+            ("lightcurves", None, None, None),
+        ]
+    for path in results.rglob("failure*.json"):
+        path.unlink()
+    index.build_index(results, out)
+    assert contents(out)["failures"] == []
+
+
+def test_long_lists_stay_in_the_sidecars():
+    qa = {"rms_jy": 1.0, "flags": {"by_channel": [0.0] * 768, "share": 0.1}, "short": [1, 2]}
+    assert index.brief(qa) == {"rms_jy": 1.0, "flags": {"share": 0.1}, "short": [1, 2]}
 
 
 def record_run(results, failing=False):
@@ -199,11 +248,59 @@ def test_a_failed_build_leaves_the_old_index(fake, tmp_path, monkeypatch):
     out = tmp_path / "index.sqlite"
     index.build_index(fake.root, out)
     before = out.read_bytes()
-    monkeypatch.setattr(index, "_variability", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        index.build_index(fake.root, out)
-    assert out.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["index.sqlite"]
+    monkeypatch.setattr(index, "_runs", lambda *_: 1 / 0)
+    for rebuild in (False, True):
+        with pytest.raises(ZeroDivisionError):
+            index.build_index(fake.root, out, rebuild)
+        assert out.read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == ["index.sqlite"]
+
+
+def test_a_killed_update_is_taken_back(fake, tmp_path):
+    """A process that dies within the transaction leaves a journal; the next one uses it."""
+    results, out = tmp_path / "results", tmp_path / "index.sqlite"
+    first, second = fake.nights
+    shutil.copytree(fake.root / "nights" / first, results / "nights" / first)
+    index.build_index(results, out)
+    before = contents(out)
+    shutil.copytree(fake.root / "nights" / second, results / "nights" / second)
+    program = f"""
+import os, pathlib
+from dsa110_contimg import index
+index._CACHE_KB, index._runs = 8, lambda *_: os._exit(9)
+index.build_index(pathlib.Path({str(results)!r}), pathlib.Path({str(out)!r}))
+"""
+    whole = out.read_bytes()
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 9
+    assert out.read_bytes() != whole  # half of the update is in the file
+    with closing(sqlite3.connect(out)) as db:
+        assert db.execute("SELECT count(*) FROM qa").fetchone() == (1,)
+    assert contents(out) == before
+    index.build_index(results, out)
+    index.build_index(results, tmp_path / "fresh.sqlite", rebuild=True)
+    assert contents(out) == contents(tmp_path / "fresh.sqlite")
+
+
+def test_nights_may_come_late_and_be_replaced(fake, tmp_path):
+    """In whatever order nights come and change, the rows are those of a rebuild."""
+    results, out, fresh = tmp_path / "results", tmp_path / "a.sqlite", tmp_path / "b.sqlite"
+    first, second = fake.nights
+    shutil.copytree(fake.root / "nights" / second, results / "nights" / second)
+    shutil.copytree(fake.root / "lightcurves", results / "lightcurves")
+    index.build_index(results, out)
+    shutil.copytree(fake.root / "nights" / first, results / "nights" / first)  # a night before it
+    index.build_index(results, out)
+    index.build_index(results, fresh, rebuild=True)
+    assert contents(out) == contents(fresh) == contents(fake.root / "index.sqlite")
+
+    # The first night is replaced by another of the same date: other groups, other fluxes.
+    other = make_results(tmp_path / "other", n_nights=1, n_tiles=4, size=32, tables=False)
+    assert other.nights == [first]
+    shutil.rmtree(results / "nights" / first)
+    shutil.copytree(other.root / "nights" / first, results / "nights" / first)
+    index.build_index(results, out)
+    index.build_index(results, fresh, rebuild=True)
+    assert contents(out) == contents(fresh) != contents(fake.root / "index.sqlite")
 
 
 def test_a_borrowed_calibration_whose_night_is_gone_is_kept_as_absent(fake, tmp_path):

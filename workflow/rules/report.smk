@@ -73,8 +73,8 @@ rule night_report:
         "python -m dsa110_contimg report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
 
 
-# Snakemake deletes an output before its job begins, and so the index that there is to build upon. The
-# step keeps it under a second name: adding a night costs that night.
+# Snakemake deletes an output before its job begins. The index that there is to build upon is kept under
+# another name, which the output is a link to: adding a night costs that night.
 rule index:
     input:
         curves("lightcurves.parquet"),
@@ -93,4 +93,4 @@ rule index:
         kept=str(LAYOUT.results / ".index.sqlite"),
     shell:
         "python -m dsa110_contimg index {params.results} {params.kept} > {log} 2>&1"
-        " && (ln -f {params.kept} {output} || cp {params.kept} {output}) 2>> {log}"
+        " && ln -s $(basename {params.kept}) {output}"
