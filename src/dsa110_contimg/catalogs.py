@@ -40,6 +40,16 @@ __all__ = [
 
 #: Frequency of catalogue fluxes, Hz.
 REFERENCE_HZ = 1.4e9
+#: Units of a catalogue's columns.
+UNITS = {
+    "ra_deg": "deg",
+    "dec_deg": "deg",
+    "flux_jy": "Jy",
+    "flux_err_jy": "Jy",
+    "flux_survey_jy": "Jy",
+    "flux_survey_err_jy": "Jy",
+    "freq_survey_hz": "Hz",
+}
 #: Spectral index of a source for which none is known (mean of the NVSS population).
 DEFAULT_ALPHA = -0.7
 
@@ -272,8 +282,8 @@ def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
     Parameters
     ----------
     path : path
-        CSV or Parquet with ``name,ra_deg,dec_deg,flux_jy[,alpha]``: ICRS, flux in Jy at 1.4 GHz.
-        Absent names become IAU names, absent spectral indices -0.7. Other columns are kept.
+        CSV or Parquet with ``name,ra_deg,dec_deg,flux_jy[,alpha][,survey]``: ICRS, flux in Jy at
+        1.4 GHz. Absent names become IAU names, absent spectral indices -0.7. Other columns stay.
 
     Returns
     -------
@@ -283,14 +293,15 @@ def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
     Raises
     ------
     DataError
-        For a missing column, values that are no numbers or out of range, units that look wrong, or
-        names that occur twice.
+        For a missing column, values that are no numbers or out of range, units that are or look
+        wrong, names that occur twice, or fluxes of more than one survey.
     """
     import pandas as pd
 
     path = Path(path)
     try:
         if path.suffix == ".parquet":
+            _check_stated_units(path)
             table = pd.read_parquet(path)
         else:
             table = pd.read_csv(path, dtype={"name": str}, skipinitialspace=True, comment="#")
@@ -314,6 +325,12 @@ def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
     _check_range(path, table, "flux_jy", 0, 1e5)
     _check_range(path, table, "alpha", -5, 5)
     _check_units(path, table)
+    surveys = sorted(table["survey"].dropna().astype(str).unique()) if "survey" in table else []
+    if len(surveys) > 1:
+        raise DataError(
+            f"{path}: fluxes of {' and '.join(surveys)} must not be mixed in one statistic; "
+            "make one catalogue a survey"
+        )
     if "name" not in table.columns:
         table["name"] = pd.Series(None, index=table.index, dtype=object)
     unnamed = table["name"].isna()
@@ -336,6 +353,22 @@ def _check_range(path: Path, table: pd.DataFrame, column: str, low: float, high:
             f"{path}: {column} must be a number from {low:g} to {high:g}; "
             f"in {wrong.sum()} row(s) it is not, first in data row {row + 1}"
         )
+
+
+def _check_stated_units(path: Path) -> None:
+    """Refuse a Parquet file whose metadata states other units."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
+    for column in schema:
+        stated = (column.metadata or {}).get(b"unit", b"").decode()
+        wanted = UNITS.get(column.name, "")
+        if stated and wanted and stated != wanted:
+            raise DataError(f"{path}: {column.name} is in {stated}; it must be in {wanted}")
 
 
 def _check_units(path: Path, table: pd.DataFrame) -> None:

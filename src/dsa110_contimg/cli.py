@@ -46,6 +46,7 @@ COMMANDS = {
     "check": ("launcher", "check environment, configuration and disk"),
     "clean": ("housekeeping", "remove what killed jobs left behind (lists it first)"),
     "purge": ("housekeeping", "remove what old nights no longer need (lists it first)"),
+    "catalog": ("references", "make a reference catalogue from a CSV or from a survey by name"),
     "export": ("vo", "write VOTables, ObsCore records, coverage maps, regions, source lists"),
     "lineage": ("index", "show what a product or a light-curve point was made from"),
     "recall": ("index", "show everything that was made with a calibration or raw file"),

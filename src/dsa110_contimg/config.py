@@ -336,7 +336,8 @@ class Config(Options):
     results: Path = Path("results")
     """Folder for all products."""
     catalog: Path | None = None
-    """Reference catalogue: CSV with ``name,ra_deg,dec_deg,flux_jy[,alpha]`` (flux at 1.4 GHz)."""
+    """Reference catalogue: CSV with ``name,ra_deg,dec_deg,flux_jy[,alpha]`` (flux at 1.4 GHz), or
+    Parquet as ``contimg catalog`` makes it; of one survey."""
     calibrators: Path | None = None
     """Further calibrators: CSV with the same columns, beside the built-in flux standards."""
     inventory: InventoryOptions = InventoryOptions()
