@@ -29,20 +29,15 @@ from .config import CalibrationOptions, add_options, from_args
 from .errors import DataError
 from .external import run_tool
 from .products import Sidecar, parse_group, read_sidecar, replacing, scratch
+from .refant import choose_reference
 from .skymodel import timeline_path
 
-__all__ = ["Solution", "calibrate", "choose_reference", "judge_solution", "read_solution"]
+__all__ = ["Solution", "calibrate", "judge_solution", "read_solution"]
 
 #: The tables of a calibration, in the order in which they are applied.
 KINDS = ("kcal", "bcal", "gcal")
 #: File in a table's folder that says that there is no solution.
 NO_SOLUTION = "NO_SOLUTION.txt"
-#: Outriggers that serve as reference, best first, then one of the core.
-REFERENCE_STATIONS = tuple(
-    f"DSA-{n}" for n in (104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 114, 115, 116, 103)
-)
-#: An antenna with more than this flagged is no reference.
-REFERENCE_MAX_FLAGGED = 0.3
 #: Channels averaged in quick mode.
 QUICK_CHANNELS = 4
 
@@ -116,34 +111,6 @@ def read_solution(table: Path) -> Solution | None:
         )
     finally:
         reader.close()
-
-
-def choose_reference(antennas: Mapping[str, float]) -> list[str]:
-    """Return healthy antennas in order of preference as a phase reference.
-
-    Outriggers come first: the longest baselines suffer least from confusing extended emission.
-
-    Parameters
-    ----------
-    antennas : mapping
-        Antenna name to its flagged fraction.
-
-    Raises
-    ------
-    DataError
-        If none is healthy.
-    """
-    healthy = {n: f for n, f in antennas.items() if f < REFERENCE_MAX_FLAGGED}
-    preferred = [n for n in REFERENCE_STATIONS if n in healthy]
-    rest = sorted((n for n in healthy if n not in preferred), key=lambda n: (healthy[n], n))
-    if not healthy:
-        raise DataError(
-            f"every antenna has more than {REFERENCE_MAX_FLAGGED:.0%} of its data flagged"
-        )
-    # Within the preferred, one with far more flags than the best gives way.
-    best = min(healthy.values())
-    preferred.sort(key=lambda n: healthy[n] > best + 0.1)
-    return preferred + rest
 
 
 # --- judging ------------------------------------------------------------------------------------

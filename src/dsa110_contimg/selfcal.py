@@ -30,6 +30,7 @@ import numpy as np
 from .config import SelfcalOptions
 from .errors import DataError
 from .external import run_tool
+from .refant import choose_reference
 from .weighting import Tile
 
 __all__ = ["Round", "Rounds", "Solved", "correct", "image_quality", "improve", "rounds_of"]
@@ -387,8 +388,6 @@ def solve(
         If CASA finds no solution, or no antenna can be the reference.
     """
     from casacore.tables import table
-
-    from .calibration import choose_reference
 
     copy, found = folder / "solve.ms", folder / "gains"
     flagged = write_model(tile, copy, predict)

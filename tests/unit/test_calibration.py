@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from dsa110_contimg import calibration
-from dsa110_contimg.calibration import Solution, choose_reference, judge_solution, total_gain
+from dsa110_contimg.calibration import Solution, judge_solution, total_gain
 from dsa110_contimg.errors import DataError
 from dsa110_contimg.products import Sidecar
+from dsa110_contimg.refant import choose_reference
 
 N_ANT, N_CHAN = 20, 64
 FREQ = np.linspace(1.3e9, 1.5e9, N_CHAN)
