@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from fake_results import make_results
+from fake_results import make_results, write_failure
 
 from dsa110_contimg import cli
 from dsa110_contimg.config import QaOptions
@@ -146,6 +146,35 @@ def test_groups_that_never_began_are_seen_through_the_inventory(fake, tmp_path):
     assert judged["verdict"] == "failed"
     assert judged["counts"]["missing"] == 9
     assert judge_night(empty)["reasons"][0] == "the night has no data"
+
+
+def test_failed_jobs_are_reasons_of_tile_calibration_and_night(fake, tmp_path):
+    night = fake.nights[1]
+    copy = tmp_path / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    good, stopped, *_ = fake.groups[night][1], fake.groups[night][4]
+    for group, name, rule in (
+        (stopped, "failure", "image"),
+        (good, "failure.calibrate", "calibrate"),
+    ):
+        path = copy / "groups" / group / f"{name}.json"
+        write_failure(path, rule, {"group": group}, message=f"{rule} broke")
+    write_failure(
+        copy / "failure.json", "hour_mosaic", {"night": night, "hour": "21"}, state="waiting"
+    )
+    judged = judge_night(copy)
+    tiles = {t["group"]: t for t in judged["tiles"]}
+    told = "image failed: image broke (compute; set aside after 3 attempts)"
+    assert tiles[stopped]["state"] == "missing" and tiles[stopped]["reasons"] == [told]
+    # A solution that could not be made is told of the calibration; its tile is as good as before.
+    assert tiles[good]["state"] == "pass" and tiles[good]["reasons"] == []
+    (failed,) = (c for c in judged["calibrations"] if c["group"] == good)
+    assert failed["verdict"] == "fail" and "calibrate broke" in failed["reasons"][0]
+    reasons = " | ".join(judged["reasons"])
+    assert told in reasons and "calibrate broke" in reasons
+    assert "hour_mosaic failed: WSClean was killed" in reasons
+    assert "to be tried again after 3 attempts" in reasons
+    assert [f["rule"] for f in judged["failures"]] == ["calibrate", "image", "hour_mosaic"]
 
 
 def test_command_writes_the_verdict(fake, tmp_path, capsys):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import browser
 import numpy as np
 import pytest
-from fake_results import RMS_JY, make_results
+from fake_results import RMS_JY, make_results, write_failure
 
 from dsa110_contimg import cli, figures, report
 from dsa110_contimg.errors import DataError
@@ -76,6 +76,41 @@ def test_page_tells_the_night(fake, page):
     assert "line 39 of the log &lt;&amp;&gt;" in text
     assert "line 20 of" not in text
     assert re.search(rf"\./contimg run \S*{ids[4]}\.image\.fits", text)
+
+
+def test_every_failed_job_is_shown_with_its_log_and_command(fake, tmp_path):
+    results, night = tmp_path / "results", fake.nights[1]
+    copy = results / "nights" / night
+    shutil.copytree(fake.layout.night(night), copy)
+    (copy / "qa.json").unlink()
+    group, other = fake.groups[night][4], fake.groups[night][1]
+    write_failure(copy / "groups" / group / "failure.json", "image", {"group": group})
+    path = copy / "groups" / other / "failure.calibrate.json"
+    write_failure(path, "calibrate", {"group": other}, cause="data", message="no <calibrator>")
+    write_failure(copy / "failure.json", "night_mosaic", {"night": night}, state="waiting")
+    write_failure(results / "failure.json", "lightcurves", {}, cause="bug")
+    log = results / f"logs/image/all/{group}.log"  # where the record says, below its results
+    log.parent.mkdir(parents=True)
+    log.write_text("first line\n" * 20 + "the last words\n")
+    text = report.build_night(copy)
+    section = text[text.index('id="failures"') : text.index('id="calibration"')]
+    titles = re.findall(r"<h3[^>]*>(.*?) <span class=\"badge (\w+)", section)
+    assert titles[:4] == [
+        ("all nights: lightcurves", "quarantined"),
+        ("the night: night_mosaic", "retry"),
+        (f"{other}: calibrate", "quarantined"),
+        (f"{group}: image", "quarantined"),
+    ]
+    assert [title for title, _ in titles].count(group) == 0  # told once
+    for words in (
+        "no &lt;calibrator&gt;",
+        "the data cannot be used",
+        "an error that was not foreseen",
+        "the last words",
+        f"./contimg run {group} -- --forcerun image",
+        "3 × failed; first 2026-01-22T03:00:00, last 2026-01-22T05:00:00 UTC",
+    ):
+        assert words in section, words
 
 
 @pytest.mark.parametrize(
