@@ -27,7 +27,7 @@ import erfa
 import numpy as np
 
 from .config import InventoryOptions, add_options, from_args
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, trouble_in
 from .products import group_id, night_of, write_text
 from .telescope import (
     HEIGHT_M,
@@ -265,7 +265,9 @@ def _records(
     new: list[int] = []
     for path, size, mtime_ns in listing:
         record = known.get(path)
-        if record is None or record.size != size or record.mtime_ns != mtime_ns:
+        # What lacked permission or met a bad disk may be readable now, though it has not changed.
+        unsure = record is None or trouble_in(record.reason) is not None
+        if unsure or record.size != size or record.mtime_ns != mtime_ns:
             match = FILE_NAME.fullmatch(os.path.basename(path))
             record = _from_name(path, size, mtime_ns, match)
             if not record.reason:
@@ -338,7 +340,7 @@ def group_files(records: Sequence[SubbandFile], options: InventoryOptions, now: 
     for record in records:
         if record.reason:
             unusable.append(record)
-        elif options.settle_s and now - record.mtime_ns * 1e-9 < options.settle_s:
+        elif _is_recent(record.mtime_ns * 1e-9, options.settle_s, now):
             growing.append(record)
         else:
             usable.append(record)
@@ -473,7 +475,7 @@ def _group(
     newest = max([*arrivals, *(r.mtime_ns * 1e-9 for r in unusable)])
     if not absent:
         state = "complete"
-    elif now - newest < options.wait_s:
+    elif _is_recent(newest, options.wait_s, now):
         state = "collecting"
     else:
         state = "degraded" if len(chosen) >= options.min_subbands else "failed"
@@ -498,6 +500,14 @@ def _group(
     )
 
 
+def _is_recent(moment: float, within_s: float, now: float) -> bool:
+    """Tell whether a change is so young; one that lies in the future is as old as it is ahead.
+
+    Clocks differ, and jump: a file from far ahead must not keep its group waiting until then.
+    """
+    return abs(now - moment) < within_s
+
+
 def _nameless(cluster: list[SubbandFile], options: InventoryOptions, now: float) -> Group:
     """Make a group of files none of which can be read; its time is that of their names."""
     newest = max(r.mtime_ns * 1e-9 for r in cluster)
@@ -507,7 +517,7 @@ def _nameless(cluster: list[SubbandFile], options: InventoryOptions, now: float)
     return Group(
         id=group_id(start),
         night=night_of(group_id(start)),
-        state="collecting" if now - newest < options.wait_s else "failed",
+        state="collecting" if _is_recent(newest, options.wait_s, now) else "failed",
         files={},
         start_mjd=start,
         duration_s=0.0,
@@ -628,7 +638,8 @@ def _valid_until(
 ) -> float:
     """Return until when (seconds since 1970) an inventory stays right if no file changes."""
     mtimes = {path: mtime_ns * 1e-9 for path, _, mtime_ns in listing}
-    if options.settle_s and any(r["reason"] == "still being written" for r in inventory.rejected):
+    reasons = [r["reason"] for r in inventory.rejected]
+    if "still being written" in reasons or any(map(trouble_in, reasons)):
         return 0.0
     waiting = (g for g in inventory.groups if g.state == "collecting")
     arrivals = (max((mtimes[f] for f in g.files.values()), default=0.0) for g in waiting)

@@ -53,7 +53,7 @@ def read_header(path: str | os.PathLike) -> dict:
     try:
         handle = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _access())
     except OSError as error:
-        raise DataError(_open_reason(str(error))) from None
+        raise DataError(_open_reason(error)) from None
     try:
         return _header_fields(handle)
     except (KeyError, OSError, ValueError, TypeError, RuntimeError, IndexError) as error:
@@ -68,7 +68,10 @@ def _access() -> h5py.h5p.PropFAID:
     return access
 
 
-def _open_reason(message: str) -> str:
+def _open_reason(error: OSError) -> str:
+    if error.errno:
+        return f"cannot be opened ({os.strerror(error.errno)})"
+    message = str(error)
     if "truncated file" in message:
         return "truncated: shorter than its own superblock says"
     if "file signature not found" in message:

@@ -134,6 +134,15 @@ def test_an_unreadable_file_keeps_its_group_waiting_and_is_named():
     assert any("sb07" in r and "truncated" in r for r in group.reasons)
 
 
+def test_a_file_from_the_future_keeps_nothing_waiting():
+    """A clock that was far ahead when a file was written, or is behind now."""
+    options = InventoryOptions(wait_s=3600, settle_s=60)
+    ahead = [record(61081.0, sb, mtime=1e9 + 86400) for sb in range(15)]
+    assert [g.state for g in group_files(ahead, options, 1e9).groups] == ["degraded"]
+    little = [record(61081.0, sb, mtime=1e9 + 100) for sb in range(15)]
+    assert [g.state for g in group_files(little, options, 1e9).groups] == ["collecting"]
+
+
 def test_a_growing_file_does_not_count():
     options = InventoryOptions(settle_s=60)
     files = [record(MJD0, sb, mtime=1000.0 if sb else 1990.0) for sb in range(16)]
@@ -240,6 +249,26 @@ def test_scan_opens_a_changed_file_again(incoming, tmp_path):
     assert take_inventory(folder, OPTIONS, cache, NOW).groups[0].state == "complete"
     cache.write_text("{not json")
     assert take_inventory(folder, OPTIONS, cache, NOW).groups[0].state == "complete"
+
+
+def test_a_file_that_may_be_read_again_is(incoming, tmp_path, monkeypatch):
+    """Its size and time do not change with its permission."""
+    cache = tmp_path / "cache.json"
+    options = InventoryOptions()
+    allowed = h5py.h5f.open
+
+    def forbidden(name, *args):
+        if name.endswith(b"sb03.hdf5"):
+            raise PermissionError(13, "Unable to open file")
+        return allowed(name, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.h5f, "open", forbidden)
+        inventory = take_inventory(incoming, options, cache, now=4e9)
+    told = [r["reason"] for r in inventory.rejected if r["path"].endswith("sb03.hdf5")]
+    assert told and set(told) == {"cannot be opened (Permission denied)"}
+    inventory = take_inventory(incoming, options, cache, now=4e9)
+    assert not [r for r in inventory.rejected if "Permission" in r["reason"]]
 
 
 def test_scan_leaves_out_what_is_no_subband(incoming, tmp_path):
