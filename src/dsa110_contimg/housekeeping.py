@@ -123,7 +123,7 @@ def check_space(config: Config, groups: Iterable[Group] = ()) -> int:
         fitting += 1
     if free < reserve or (fitting == 0 and wanted > reserve):
         raise SpaceError(
-            f"disk full: {free / _GB:.1f} GB free at {path}, {wanted / _GB:.1f} GB wanted; free "
+            f"disk full: {free / _GB:.3g} GB free at {path}, {wanted / _GB:.3g} GB wanted; free "
             f"space ('contimg clean', 'contimg purge') or lower operations.min_free_gb"
         )
     return fitting

@@ -299,6 +299,7 @@ def tick(args: argparse.Namespace) -> int:
         # does not end.
         stack.callback(monitoring.publish, config)
         stack.enter_context(locking.hold(config.results, "tick"))
+        housekeeping.check_space(config)  # before the record: a full disk would gather those
         with runs.recorded(config, "tick", []) as record:
             record["exit_status"] = _tick(engine, record)
         if not engine.out_of_time:
@@ -312,7 +313,6 @@ def _tick(engine, record: dict[str, Any]) -> int:
 
     plan = planning.make_plan(engine.config)
     housekeeping.remove_stale(engine.config, plan.nights)
-    housekeeping.check_space(engine.config)
     work = _missing(plan, engine.layout)
     if work:
         _say_plan(plan)
@@ -325,7 +325,7 @@ def _tick(engine, record: dict[str, Any]) -> int:
         outcome = engine.make(plan, targets)
         _keep(record, outcome)
         status = status or outcome.status
-        if outcome.stopped or engine.out_of_time:
+        if outcome.stopped or engine.out_of_time or room < len(missing):
             return status
     return _close(engine, record) or status
 
