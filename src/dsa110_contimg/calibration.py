@@ -2,9 +2,10 @@
 
 What is solved on is an averaged copy of the tile with the model of its field (`skymodel`). CASA
 then solves, in this order: delays (K); phases of each time bin, with which the bandpass is solved
-but which are not kept; the bandpass (B), normalised; gains (G), which carry the flux scale. A
-solution is judged before anything uses it. Where CASA finds none, the tables exist as marked
-failures.
+but which are not kept; the bandpass (B), normalised; gains (G) over the whole tile, which carry the
+flux scale, and relative to them gains over short intervals, which follow what drifts. The gain
+table holds the product of the two (`follow_drifts`). A solution is judged before anything uses it.
+Where CASA finds none, the tables exist as marked failures.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ PHASE_SCATTER_DEG = 30.0
 BANDPASS_AMPLITUDE = (0.1, 10.0)
 LEAST_ANTENNAS = 10
 DELAY_LIMIT_NS, DELAY_OUTLIERS = 500.0, 0.1
+#: A delay this far from the typical one, in robust standard deviations and in ns, is an outlier.
+DELAY_SIGMA, DELAY_LEAST_NS = 10.0, 5.0
+#: Gains over short intervals are used if their median signal-to-noise ratio reaches this.
+SHORT_SNR = 10.0
 MODEL_OVER_CORRECTED = (1.5, 5.0)
 #: Flagged in all but this much, an antenna counts as absent.
 ABSENT = 0.99
@@ -122,6 +127,7 @@ def judge_solution(
     *,
     normalised: bool = True,
     subbands: int = 16,
+    names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
     """Judge a calibration, and return its figures.
 
@@ -138,6 +144,8 @@ def judge_solution(
         Whether the bandpass should have amplitudes near 1 (in quick mode it carries the scale).
     subbands : int
         Subbands in the band.
+    names : mapping, optional
+        Antenna names by number.
     """
     missing = [kind for kind in KINDS if solutions.get(kind) is None]
     if missing:
@@ -168,7 +176,7 @@ def judge_solution(
         low, high = BANDPASS_AMPLITUDE
         if normalised and not low <= figures["bandpass_amplitude_mean"] <= high:
             sidecar.warn(f"mean bandpass amplitude is {figures['bandpass_amplitude_mean']:.3g}")
-        _judge_delays(delay, solved, sidecar, figures)
+        _judge_delays(delay, solved, sidecar, figures, names or {})
         good = ~gain.flags
         figures["gain_amplitude_median"] = float(np.median(np.abs(gain.values[good])))
     return figures
@@ -212,18 +220,61 @@ def _judge_bandpass(
             sidecar.warn(f"{absent} of {subbands} subbands have no bandpass")
 
 
-def _judge_delays(delay: Solution, solved: np.ndarray, sidecar: Sidecar, figures: dict) -> None:
+def find_delay_outliers(delay: Solution, antennas: np.ndarray) -> dict[int, float]:
+    """Return the antennas whose delay is far from the others', with the one furthest off, ns.
+
+    A cable or a clock that went wrong moves one antenna by tens of ns where the rest scatters by
+    two. Compared are the delays of one polarisation with their median.
+
+    Parameters
+    ----------
+    delay : Solution
+        Delays, ns.
+    antennas : (n,) int array
+        Antennas that count: CASA gives a dead one a delay of noise.
+    """
+    found: dict[int, float] = {}
+    rows = np.isin(delay.antenna, antennas)
+    for pol in range(delay.values.shape[2]):
+        good = rows & ~delay.flags[:, 0, pol]
+        values = delay.values[good, 0, pol].real
+        if not len(values):
+            continue
+        off = values - np.median(values)
+        limit = max(DELAY_SIGMA * 1.4826 * np.median(np.abs(off)), DELAY_LEAST_NS)
+        for antenna, ns in zip(delay.antenna[good], off, strict=True):
+            if abs(ns) > max(limit, abs(found.get(int(antenna), 0.0))):
+                found[int(antenna)] = float(ns)
+    return found
+
+
+def _judge_delays(
+    delay: Solution,
+    solved: np.ndarray,
+    sidecar: Sidecar,
+    figures: dict,
+    names: Mapping[int, str],
+) -> None:
     # CASA gives a dead antenna a delay of noise; the bandpass is what flags it.
-    delays = delay.values[~delay.flags & np.isin(delay.antenna, solved)[:, None, None]]
+    mine = np.isin(delay.antenna, solved)
+    delays = delay.values[~delay.flags & mine[:, None, None]].real
     if not len(delays):
         return
-    figures["delay_rms_ns"] = float(np.sqrt(np.mean(delays**2)))
+    outliers = find_delay_outliers(delay, solved)
+    usual = mine & ~np.isin(delay.antenna, list(outliers))
+    typical = delay.values[~delay.flags & usual[:, None, None]].real
+    figures["delay_rms_ns"] = float(np.sqrt(np.mean(typical**2))) if len(typical) else None
     figures["delay_largest_ns"] = float(np.abs(delays).max())
-    outliers = float((np.abs(delays) > DELAY_LIMIT_NS).mean())
-    if outliers > DELAY_OUTLIERS:
-        sidecar.fail(f"{outliers:.0%} of the delays exceed {DELAY_LIMIT_NS:g} ns")
+    figures["delay_outliers_ns"] = {names.get(a, str(a)): ns for a, ns in outliers.items()}
+    beyond = float((np.abs(delays) > DELAY_LIMIT_NS).mean())
+    share = max(len(outliers) / len(solved), beyond)
+    said = ", ".join(f"{names.get(a, a)} {ns:+.0f} ns" for a, ns in sorted(outliers.items()))
+    if share > DELAY_OUTLIERS:
+        sidecar.fail(f"{share:.0%} of the delays are far from the others ({said})")
     elif outliers:
-        sidecar.warn(f"{outliers:.1%} of the delays exceed {DELAY_LIMIT_NS:g} ns")
+        sidecar.warn(f"delays far from the others: {said}")
+    elif beyond:
+        sidecar.warn(f"{beyond:.1%} of the delays exceed {DELAY_LIMIT_NS:g} ns")
 
 
 def roughness(values: np.ndarray, flags: np.ndarray) -> float:
@@ -272,7 +323,7 @@ def solve(
         "minblperant": 4,
         "combine": "scan",
     }
-    tables = {kind: folder / f"solved.{kind}" for kind in (*KINDS, "phase", "timeline")}
+    tables = {kind: folder / f"solved.{kind}" for kind in (*KINDS, "phase", "timeline", "short")}
     path = {kind: os.fspath(table) for kind, table in tables.items()}
     quick = options.mode == "quick"
     delays = [path["kcal"]] if options.delay else []
@@ -306,15 +357,74 @@ def solve(
             **common,
         )
         if tables["gcal"].exists():
-            casa.gaincal(
-                caltable=path["timeline"],
-                gaintype="G",
-                calmode="ap",
-                solint="int",
-                gaintable=[*before, path["gcal"]],
-                **(common | {"vis": os.fspath(timeline_path(copy))}),
-            )
+            relative = common | {
+                "vis": os.fspath(timeline_path(copy)),
+                "gaintype": "G",
+                "gaintable": [*before, path["gcal"]],
+            }
+            casa.gaincal(caltable=path["timeline"], calmode="ap", solint="int", **relative)
+            if options.gain_interval_s:
+                casa.gaincal(
+                    caltable=path["short"],
+                    calmode="p" if quick else "ap",
+                    solint=f"{options.gain_interval_s:g}s",
+                    **relative,
+                )
     return {kind: table for kind, table in tables.items() if table.exists()}
+
+
+def follow_drifts(long: Solution, short: Solution, *, amplitudes: bool = True) -> Solution:
+    """Return gains over short intervals: those of the whole tile times what they drift by.
+
+    What all antennas' amplitudes do together is left to the long gains: where the beam that
+    the calibrator drifts through differs from its model, all of them seem to change.
+
+    Parameters
+    ----------
+    long : Solution
+        One gain an antenna.
+    short : Solution
+        Gains relative to `long`, several an antenna; where they are flagged, `long` stands alone.
+    amplitudes : bool
+        Whether amplitudes are followed too, or phases alone.
+    """
+    factor = np.where(short.flags, np.nan, short.values)
+    size = np.abs(factor)
+    if amplitudes:
+        for moment in np.unique(short.time_mjd):
+            rows = short.time_mjd == moment
+            good = np.isfinite(size[rows])
+            count = np.maximum(good.sum(axis=0), 1)
+            common = np.where(good, size[rows], 0).sum(axis=0) / count
+            factor[rows] /= np.where(common > 0, common, 1)
+    else:
+        factor /= np.where(size > 0, size, 1)
+    index = {a: n for n, a in enumerate(long.antenna)}
+    rows = np.array([index[a] for a in short.antenna])
+    return Solution(
+        short.antenna,
+        short.time_mjd,
+        long.values[rows] * np.where(np.isfinite(factor), factor, 1),
+        long.flags[rows],
+        np.where(short.flags, long.snr[rows], short.snr),
+    )
+
+
+def _write_solution(table: Path, solution: Solution) -> None:
+    """Put values, flags and signal-to-noise ratios into the rows of a CASA gain table."""
+    from casatools import table as casa_table
+
+    writer = casa_table()
+    writer.open(os.fspath(table), nomodify=False)
+    try:
+        for name, values in (
+            ("CPARAM", solution.values.astype(np.complex64)),
+            ("FLAG", solution.flags),
+            ("SNR", solution.snr.astype(np.float32)),
+        ):
+            writer.putcol(name, np.moveaxis(values.swapaxes(1, 2), 0, -1))
+    finally:
+        writer.close()
 
 
 @contextmanager
@@ -473,7 +583,10 @@ def _solve_and_judge(
         sidecar.timings_s["solve"] = time.monotonic() - started
         solutions = {kind: read_solution(table) for kind, table in solved.items()}
         sidecar.qa |= judge_solution(
-            {k: solutions.get(k) for k in KINDS}, sidecar, normalised=options.mode != "quick"
+            {k: solutions.get(k) for k in KINDS},
+            sidecar,
+            normalised=options.mode != "quick",
+            names=dict(enumerate(summary["names"])),
         )
         if all(solutions.get(k) is not None for k in KINDS):
             _judge_timeline(solutions.get("timeline"), sidecar)
@@ -484,7 +597,29 @@ def _solve_and_judge(
                 np.linspace(*summary["freq_hz"], summary["n_channels"]),
                 f"{sidecar.qa['calibrator']}, {sidecar.qa['group']}: {sidecar.verdict}",
             )
+            _use_short(solved, solutions, options, sidecar)
     return {kind: solved[kind] for kind in KINDS if kind in solved}
+
+
+def _use_short(
+    solved: dict[str, Path],
+    solutions: Mapping[str, Solution | None],
+    options: CalibrationOptions,
+    sidecar: Sidecar,
+) -> None:
+    """Make the table of short intervals the gain table, where its solutions are good."""
+    short = solutions.get("short")
+    sidecar.qa["gain_interval_s"] = None  # the whole tile
+    if short is None or short.flagged_effective > FLAGGED_FRACTION[0]:
+        return
+    snr = float(np.median(short.snr[~short.flags]))
+    sidecar.qa["gain_short_median_snr"] = snr
+    if snr < SHORT_SNR:
+        return
+    product = follow_drifts(solutions["gcal"], short, amplitudes=options.mode != "quick")
+    _write_solution(solved["short"], product)
+    solved["gcal"] = solved["short"]
+    sidecar.qa["gain_interval_s"] = options.gain_interval_s
 
 
 def _judge_timeline(timeline: Solution | None, sidecar: Sidecar) -> None:
@@ -545,7 +680,7 @@ def total_gain(
     Parameters
     ----------
     solutions : mapping
-        ``kcal``, ``bcal``, ``gcal``; one solution in time each (the mean of gains is taken).
+        ``kcal``, ``bcal``, ``gcal``; of several solutions in time the mean is taken.
     freq_hz : (n_chan,) array
         Channels of the bandpass, Hz.
     use_delay : bool

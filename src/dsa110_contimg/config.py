@@ -96,6 +96,9 @@ class CalibrationOptions(Options):
     """Shortest baseline used in solving, kilo-wavelengths."""
     min_snr: Positive = 3.0
     """Solutions below this signal-to-noise ratio are flagged."""
+    gain_interval_s: NonNegative = 60.0
+    """Interval over which gains follow drifts within the calibrator's tile, where its flux allows;
+    0: one gain a tile, s."""
     timeout_s: Positive = 900.0
     """Time limit of the preparation of the data, s."""
 
@@ -217,6 +220,17 @@ class MosaicOptions(Options):
     correct_epoch: bool = True
     """Bring the epoch onto the catalogue's flux scale and positions, where it is significantly off;
     the correction is measured in the photometry of its tiles and recorded in the headers."""
+
+
+class BlindOptions(Options):
+    """Search of a night's mosaic for sources that the catalogue does not have."""
+
+    enabled: bool = True
+    """Whether nights are searched."""
+    threshold_sigma: Positive = 7.0
+    """Least signal-to-noise ratio of a source, in the mosaic and in its fit."""
+    timeout_s: Positive = 900.0
+    """Time limit of the search; a night that exceeds it has an empty list that failed, s."""
 
 
 class LightcurveOptions(Options):
@@ -349,6 +363,7 @@ class Config(Options):
     selfcal: SelfcalOptions = SelfcalOptions()
     photometry: PhotometryOptions = PhotometryOptions()
     mosaic: MosaicOptions = MosaicOptions()
+    blind: BlindOptions = BlindOptions()
     lightcurves: LightcurveOptions = LightcurveOptions()
     qa: QaOptions = QaOptions()
     operations: OperationsOptions = OperationsOptions()

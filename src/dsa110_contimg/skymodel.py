@@ -522,6 +522,7 @@ def write_working_copy(
             for n, a in enumerate(tile.antennas)
             if ((tile.first == n) | (tile.second == n)).any()
         },
+        "names": [str(name) for name in names],
         "freq_hz": [float(freq_hz[0]), float(freq_hz[-1])],
         "n_channels": len(freq_hz),
         "mid_mjd": float(tile.times_s.mean() / 86400),
