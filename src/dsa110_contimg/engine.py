@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import failures, planning, runs
+from . import failures, planning, runs, slurm
 from .config import Config
 from .failures import Failure
 from .planning import Plan
@@ -36,12 +36,15 @@ class Outcome:
         Snakemake's exit status.
     failed : list of Failure
         What failed, in its new state.
+    retried : list of Failure
+        Attempts that failed, after which another was made at once.
     stopped : bool
         Whether it was asked to end before its work was done.
     """
 
     status: int
     failed: list[Failure] = field(default_factory=list)
+    retried: list[Failure] = field(default_factory=list)
     stopped: bool = False
 
 
@@ -57,11 +60,14 @@ class Engine:
         Options of Snakemake for every call (configuration, cores, profile).
     deadline : float
         Monotonic time after which no further job begins, s.
+    cluster : bool
+        Whether jobs go to SLURM.
     """
 
     config: Config
     options: Sequence[str]
     deadline: float = float("inf")
+    cluster: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -83,22 +89,26 @@ class Engine:
         targets : collection of str
             Products and further options; all products when empty.
         """
+        options = [*self.options, "--logger", "contimg"]
+        if self.cluster:
+            slurm.cancel_orphans(self.config.results)
+            options += slurm.options(self.config.results)
         unlock(self.config.results)
         frozen = planning.freeze(plan, self.layout)
         seen = len(runs.events())
         # Targets come before options: some of Snakemake's options take any number of words.
-        status, stopped = self._call([*targets, *self.options, "--logger", "contimg"], frozen)
+        status, stopped = self._call([*targets, *options], frozen)
         events = runs.events()[seen:]
         for event in events:
             if event["end"] == "done":
                 failures.clear(self.layout, event)
         if stopped and not self.out_of_time:
-            return Outcome(status, [], stopped)  # jobs that were interrupted did not fail
+            return Outcome(status, stopped=stopped)  # jobs that were interrupted did not fail
         failed = [
             failures.note(self.layout, event, self._fingerprint(plan, event))
             for event in failures.told(events)
         ]
-        return Outcome(status, failed, stopped)
+        return Outcome(status, failed, failures.retried(events), stopped)
 
     def _fingerprint(self, plan: Plan, event) -> str:
         group = plan.groups.get(event["wildcards"].get("group", ""))

@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "note",
     "read",
     "read_all",
+    "retried",
 ]
 
 #: How often a job is tried again, by the cause of its failure. ``transient``: disk, network, an
@@ -43,6 +44,8 @@ RELEASE_S = 3600.0
 TOOLS = ("wsclean", "aoflagger")
 
 WAITING, QUARANTINED = "waiting", "quarantined"
+#: State of an attempt that failed, after which the same run made another.
+RETRIED = "retried"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Failure:
     command : str
         What repeats the job.
     attempts : int
-        Runs in which it failed.
+        How often it failed.
     first_utc, last_utc : str
         When it failed first and last.
     fingerprint : str
@@ -193,32 +196,41 @@ def note(layout: Layout, event: Mapping[str, Any], current: str) -> Failure:
     layout : Layout
         Of the results folder.
     event : mapping
-        ``rule``, ``wildcards``, ``log`` and ``command`` of the job, from the logger.
+        ``rule``, ``wildcards``, ``log``, ``command`` and ``attempt`` of the job, and why a cluster
+        killed it (``kill``), from the logger.
     current : str
         `fingerprint` of the work.
     """
     path = path_of(layout, event["rule"], event["wildcards"])
-    cause, message = classify(event.get("log", ""))
+    failure = _failure(event, current)
     before = read(path)
-    if before and (before.fingerprint != current or before.cause != cause):
-        before = None
+    if before and before.fingerprint == current and before.cause == failure.cause:
+        failure = replace(
+            failure, first_utc=before.first_utc, attempts=before.attempts + failure.attempts
+        )
+    if failure.attempts > RETRIES[failure.cause]:
+        failure = replace(failure, state=QUARANTINED)
+    write_text(path, json.dumps(asdict(failure), indent=1) + "\n")
+    return failure
+
+
+def _failure(event: Mapping[str, Any], current: str) -> Failure:
+    kill = event.get("kill")
+    cause, message = kill.values() if kill else classify(event.get("log", ""))
     now = f"{_now():%Y-%m-%dT%H:%M:%S+00:00}"
-    attempts = 1 + (before.attempts if before else 0)
-    failure = Failure(
+    return Failure(
         rule=event["rule"],
         wildcards=dict(event["wildcards"]),
         cause=cause,
-        state=QUARANTINED if attempts > RETRIES[cause] else WAITING,
+        state=WAITING,
         message=message,
         log=event.get("log", ""),
         command=event.get("command", ""),
-        attempts=attempts,
-        first_utc=before.first_utc if before else now,
+        attempts=event.get("attempt", 1),
+        first_utc=now,
         last_utc=now,
         fingerprint=current,
     )
-    write_text(path, json.dumps(asdict(failure), indent=1) + "\n")
-    return failure
 
 
 def clear(layout: Layout, event: Mapping[str, Any]) -> None:
@@ -231,11 +243,11 @@ def clear(layout: Layout, event: Mapping[str, Any]) -> None:
 def told(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the failed jobs among the events of a run, one for each record.
 
-    Of several in one place the one whose log tells a cause counts: of a group of jobs that
-    travelled to a cluster together, all are reported as failed, also those that never began.
+    A job that failed and succeeded when it was tried again has not failed. Of several in one place
+    the one whose log tells a cause counts.
     """
     chosen: dict[tuple, Mapping[str, Any]] = {}
-    for event in events:
+    for event in {_job(event): event for event in events}.values():
         if event["end"] != "failed":
             continue
         group = event["wildcards"].get("group")
@@ -243,6 +255,20 @@ def told(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if key not in chosen or (_marked(event) and not _marked(chosen[key])):
             chosen[key] = event
     return list(chosen.values())
+
+
+def retried(events: Sequence[Mapping[str, Any]]) -> list[Failure]:
+    """Return the attempts of a run that failed and were followed by another; none is recorded."""
+    last = {_job(event): index for index, event in enumerate(events)}
+    return [
+        replace(_failure(event, ""), state=RETRIED)
+        for index, event in enumerate(events)
+        if event["end"] == "failed" and index < last[_job(event)]
+    ]
+
+
+def _job(event: Mapping[str, Any]) -> tuple:
+    return event["rule"], *sorted(event["wildcards"].items())
 
 
 def _marked(event: Mapping[str, Any]) -> bool:

@@ -11,15 +11,19 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from logging import ERROR, LogRecord
 from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
+from dsa110_contimg.slurm import why_killed
+
 __all__ = ["LogHandler"]
 
 #: Environment variable that names the file to which each job that ended adds a line: JSON with
-#: ``end`` ("done" or "failed"), ``rule``, ``wildcards``, ``log``, ``command``, and ``seconds``.
+#: ``end`` ("done" or "failed"), ``rule``, ``wildcards``, ``log``, ``command``, ``attempt``, and
+#: ``seconds``; where the cluster killed a job also ``kill``, its cause and message.
 EVENTS = "CONTIMG_RUN_EVENTS"
 #: Lines of a failed job's log that are shown.
 TAIL_LINES = 12
@@ -41,6 +45,8 @@ class LogHandler(LogHandlerBase):
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self.running: dict[int, tuple[str, str, float]] = {}
         self.jobs: dict[int, dict] = {}
+        self.failures: Counter[int] = Counter()
+        self.bystanders: set[int] = set()
         self.started = time.monotonic()
         self.live = sys.stderr.isatty()
 
@@ -92,18 +98,44 @@ class LogHandler(LogHandlerBase):
         )
 
     def _job_error(self, record: LogRecord) -> None:
-        rule, what, began = self.running.pop(record.jobid, (record.rule_name, "", 0.0))
-        self._note("failed", record.jobid, time.monotonic() - began if began else 0.0)
-        self._print(f"FAILED {rule} {what}".rstrip())
-        for log in record.log or []:
+        if record.jobid in self.bystanders:
+            self.bystanders.discard(record.jobid)
+            return
+        job = (record.aux or {}).get("external_jobid")
+        self._failed(record.jobid, record.rule_name, record.log or [], job)
+
+    def _group_error(self, record: LogRecord) -> None:
+        """Of jobs that travelled to a cluster together, one failed: that which wrote last."""
+        jobs = record.job_error_info
+        failed = max(jobs, key=lambda job: max(map(_mtime, job["log"]), default=0.0))
+        # Snakemake goes on to report each of them.
+        self.bystanders |= {job["jobid"] for job in jobs}
+        for job in jobs:
+            if job is not failed:
+                self.running.pop(job["jobid"], None)
+        logs = [*failed["log"], *record.aux_logs]
+        job = getattr(record, "external_jobid", None)
+        self._failed(failed["jobid"], failed["rule_name"], logs, job)
+
+    def _failed(self, jobid: int, rule: str, logs: list[str], job: str | None) -> None:
+        """Tell of a failed job; `job` is its id on a cluster, whose own log is then the last."""
+        rule, what, began = self.running.pop(jobid, (rule, "", 0.0))
+        self.failures[jobid] += 1
+        kill = why_killed(job, logs[-1] if logs else "") if job else None
+        more = {"kill": asdict(kill)} if kill else {}
+        self._note("failed", jobid, time.monotonic() - began if began else 0.0, **more)
+        self._print(f"FAILED {rule} {what}".rstrip() + (f": {kill.message}" if kill else ""))
+        for log in logs:
             path = Path(str(log))
             lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
             self._print("\n".join(f"    {line}" for line in [*lines[-TAIL_LINES:], f"log: {path}"]))
 
-    def _note(self, end: str, jobid: int, seconds: float) -> None:
+    def _note(self, end: str, jobid: int, seconds: float, **more) -> None:
         """Tell the launcher, if it asked, that a job ended."""
         if EVENTS in os.environ and jobid in self.jobs:
-            event = {"end": end, "seconds": round(seconds, 1), **self.jobs[jobid]}
+            attempt = self.failures[jobid] + (end == "done")
+            event = {"end": end, "attempt": attempt, "seconds": round(seconds, 1)}
+            event |= self.jobs[jobid] | more
             with open(os.environ[EVENTS], "a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")
 
@@ -133,6 +165,14 @@ class LogHandler(LogHandlerBase):
         if self.live and self.running:
             now = ", ".join(f"{rule} {what}".strip() for rule, what, _ in self.running.values())
             print(f"\r\x1b[Krunning: {now[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def _mtime(path: str) -> float:
+    """Return when a file was changed last; 0 if there is none."""
+    try:
+        return Path(str(path)).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _one_line(command: str | None) -> str:
