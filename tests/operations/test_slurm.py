@@ -1,0 +1,149 @@
+"""The workflow on a real SLURM cluster of one node, which the tests start and stop.
+
+Steps are the stubs of the workflow's tests but for the second tier, which images a simulated night.
+"""
+
+import filecmp
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dsa110_contimg import runs
+from operations import slurm_cluster
+from workflow.conftest import DagFolder
+
+REPO = Path(__file__).resolve().parents[2]
+#: Folder with the plugin of Snakemake, which the launcher keeps out of the environment.
+PLUGINS = os.environ.get("CONTIMG_PLUGINS_SLURM", "")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    if why := slurm_cluster.why_not():
+        pytest.skip(why)
+    if not PLUGINS and importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        pytest.skip("Snakemake's plugin for SLURM is absent; './contimg test' installs it")
+    with slurm_cluster.cluster() as folder:
+        yield folder
+
+
+def profile_in(folder, **limits):
+    """Write the shipped profile, scaled down to this machine and to the patience of a test."""
+    profile = yaml.safe_load((REPO / "profiles/slurm/profile.yaml").read_text())
+    del profile["set-threads"]  # the number of threads is an argument of a step
+    profile["cores"] = os.cpu_count()
+    profile["latency-wait"] = 5
+    profile["slurm-init-seconds-before-status-checks"] = 3
+    for rule in profile["set-resources"]:
+        profile["set-resources"][rule]["mem_mb"] = "1500 * attempt"
+    for rule in TILE:  # a group of jobs asks for as much as the greediest of them
+        profile["set-resources"][rule] |= limits
+    path = folder / "profile"
+    path.mkdir()
+    (path / "profile.yaml").write_text(yaml.safe_dump(profile))
+    return path
+
+
+def environment(folder):
+    """Return the environment in which steps are stubs and the plugin is there."""
+    programs = (folder.stub(), Path(sys.executable).parent, os.environ["PATH"])
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join(map(str, programs)),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(REPO / "src"), PLUGINS])),
+        "CONTIMG_INVENTORY": str(folder.freeze()),
+    }
+
+
+#: Rules that travel to the cluster together, from calibrated data to measurements.
+TILE = ("apply", "image", "tile_photometry")
+HOG = "import time; block = b'x' * ({megabytes} << 20); time.sleep(3)"
+OPTIONS = ("--config", "flagging={engine: none}", "imaging={engine: tclean}")
+
+
+def contimg(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dsa110_contimg", *arguments, *OPTIONS],
+        cwd=folder.path,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def make_greedy(folder, step, megabytes):
+    """Let a step fill memory for some seconds before it does its work."""
+    program = folder.stub() / "python"
+    shell, stub = program.read_text().splitlines()
+    hog = f'{sys.executable} -c "{HOG.format(megabytes=megabytes)}" || exit'
+    lines = (shell, f'case "$*" in *"dsa110_contimg {step} "*) {hog};; esac', stub)
+    program.write_text("\n".join(lines) + "\n")
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=600)
+    return process.returncode, output
+
+
+def products(folder):
+    """Return the paths of all products, relative to the results folder."""
+    results = folder.path / "results"
+    found = [*results.glob("nights/**/*"), *results.glob("lightcurves/*")]
+    return {str(p.relative_to(results)) for p in found if p.is_file() and p.name[0] != "."}
+
+
+def assert_same_products(one, other):
+    names = products(one)
+    assert names == products(other)
+    assert len(names) > 20
+    for name in names:
+        assert filecmp.cmp(one.path / "results" / name, other.path / "results" / name, False), name
+
+
+def test_tiles_on_the_cluster_after_a_killed_run(cluster, tmp_path):
+    """Jobs of a killed run are cancelled; a job that wants more memory than it has gets more."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    here, there = (DagFolder.make(tmp_path / name) for name in ("here", "there"))
+    for folder in (here, there):
+        _, target = folder.add_night(0, tiles=2)
+    status, output = finish(contimg(here, "run", target))
+    assert status == 0, output
+
+    profile = profile_in(there.path, mem_mb="600 * attempt")
+    run = ("run", target, "--profile", str(profile))
+    slurm_cluster.drain(True)
+    killed = contimg(there, *run)
+    slurm_cluster.wait_for(lambda: len(slurm_cluster.queue()) == 2, "the first submissions", 60)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    orphans = slurm_cluster.queue()
+    assert set(orphans.values()) == {"PENDING"}
+
+    make_greedy(there, "image", 800)
+    second = contimg(there, *run)
+    slurm_cluster.wait_for(
+        lambda: all(slurm_cluster.queue()[job] == "CANCELLED" for job in orphans), "cancelling", 60
+    )
+    slurm_cluster.drain(False)
+    status, output = finish(second)
+    assert status == 0, output
+    assert_same_products(here, there)
+
+    queue = slurm_cluster.queue()
+    # Two chains to the Measurement Set, a calibration, a chain to the photometry, twice.
+    assert len(queue) - len(orphans) == 2 + 1 + 2
+    record = runs.read_runs(there.path / "results")[-1]
+    assert (record["exit_status"], record["jobs_failed"]) == (0, 1)
+    (failure,) = record["failures"]
+    assert (failure["rule"], failure["what"], failure["cause"]) == ("image", target, "compute")
+    assert (failure["state"], failure["attempts"]) == ("retried", 1)
+    assert "it exceeded its memory of 600MB" in failure["message"]
