@@ -193,6 +193,10 @@ def replacing(target: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None:  # a write that fails does not tell where
+            error.filename = str(target)
+        raise
     finally:
         remove(temporary)
 

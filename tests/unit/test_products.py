@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsa110_contimg import products
-from dsa110_contimg.errors import DataError
+from dsa110_contimg.errors import DataError, message_of
 
 
 @given(st.integers(min_value=58849 * 86400, max_value=69807 * 86400))
@@ -102,3 +102,10 @@ def test_sidecar_refuses_what_json_does_not_know(tmp_path):
     with pytest.raises(TypeError):
         products.Sidecar("x", qa={"a": object()}).write(tmp_path / "x")
     assert not json.loads("[]") and not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_tells_the_product(tmp_path):
+    """The system names a file that cannot be opened, but not one whose disk is full."""
+    with pytest.raises(OSError) as caught, products.replacing(tmp_path / "x.fits"):
+        raise OSError(28, "No space left on device")
+    assert message_of(caught.value).startswith(f"{tmp_path / 'x.fits'}: disk full; ")
