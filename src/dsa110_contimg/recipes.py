@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from .config import ImagingOptions
+from .errors import ConfigError
 
-__all__ = ["PRESETS", "Recipe", "resolve", "safer"]
+__all__ = ["PRESETS", "Recipe", "optional_products", "resolve", "safer"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,23 @@ PRESETS = {
         selfcal=True,
     ),
 }
+
+
+def optional_products(options: ImagingOptions) -> tuple[str, ...]:
+    """Return what follows ``<id>.`` in the names of the optional products that are asked for.
+
+    Raises
+    ------
+    ConfigError
+        If the imager cannot make them.
+    """
+    names = [*(["subbands.fits", "spectra.csv"] if options.subband_images else [])]
+    names += ["transients.csv"] if options.transients else []
+    if names and options.engine != "wsclean":
+        raise ConfigError(
+            f"imaging: subband_images and transients need engine wsclean, not {options.engine}"
+        )
+    return tuple(names)
 
 
 def resolve(options: ImagingOptions) -> Recipe:

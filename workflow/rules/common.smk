@@ -11,12 +11,14 @@ from dsa110_contimg.config import load_config, to_args
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.planning import LIGHTCURVES, MOSAIC_MAPS, TILE_MAPS
 from dsa110_contimg.products import GROUP_ID, Layout
+from dsa110_contimg.recipes import optional_products
 
 planning.prepare_jobs(SRC)
 
 try:
     CONFIG = load_config(config)
     PLAN = planning.make_plan(CONFIG)
+    OPTIONAL = optional_products(CONFIG.imaging)  # of each tile
 except ContimgError as error:
     sys.exit(f"contimg: {error}")
 
