@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from . import __version__
+from . import __version__, failures, slurm
 from .config import Config, load_config
 from .errors import ConfigError, ContimgError, ToolError
 from .external import find_tool
@@ -30,6 +30,12 @@ from .products import GROUP_ID, NIGHT, Layout, night_of, replacing
 REPO = Path(__file__).resolve().parents[2]
 DEMO_FOLDER = Path("demo")
 WORKFLOW_REPORT = "workflow-report.html"
+#: What becomes of a failure, by its state.
+FATES = {
+    failures.RETRIED: "tried again at once",
+    failures.WAITING: "tried again",
+    failures.QUARANTINED: "set aside",
+}
 
 
 def config_options(parser: argparse.ArgumentParser) -> None:
@@ -80,14 +86,30 @@ def _merge(values: dict, more: dict) -> None:
 def _snakemake_options(args: argparse.Namespace) -> list[str]:
     """Return the options that hand the user's configuration, cores and profile to Snakemake."""
     options = ["--cores", args.cores] if args.cores else []
-    if args.profile:
-        own = REPO / "profiles" / args.profile
-        options += ["--workflow-profile", str(own if own.is_dir() else args.profile)]
+    if profile := _profile(args):
+        options += ["--workflow-profile", str(profile)]
     if args.configfile:
         options += ["--configfile", str(args.configfile)]
     if args.config:
         options += ["--config", *args.config]
     return options
+
+
+def _profile(args: argparse.Namespace) -> Path | None:
+    """Return the folder of the profile that was asked for: a path, or a name of one of ours."""
+    if not args.profile:
+        return None
+    for path in (REPO / "profiles" / args.profile, Path(args.profile)):
+        if path.is_dir():
+            return path
+    raise ConfigError(
+        f"--profile: there is no folder {args.profile}, nor {args.profile} in {REPO / 'profiles'}"
+    )
+
+
+def _on_cluster(args: argparse.Namespace) -> bool:
+    profile = _profile(args)
+    return profile is not None and slurm.serves(profile)
 
 
 def _snakemake(args: argparse.Namespace, *extra: str) -> int:
@@ -197,7 +219,8 @@ def _rounds(args: argparse.Namespace, config: Config, nights: list[str] | None, 
     from . import planning
     from .engine import Engine
 
-    engine = Engine(config, [*_snakemake_options(args), *args.snakemake])
+    options = [*_snakemake_options(args), *args.snakemake]
+    engine = Engine(config, options, cluster=_on_cluster(args))
     targets = _targets(args.targets, engine.layout)
     while True:
         plan = planning.make_plan(config, nights)
@@ -217,13 +240,13 @@ def _rounds(args: argparse.Namespace, config: Config, nights: list[str] | None, 
 
 def _keep(record: dict[str, Any], outcome) -> None:
     """Say what failed and what becomes of it, and keep it in the record of the run."""
-    for failure in outcome.failed:
+    for failure in (*outcome.retried, *outcome.failed):
         record["failures"].append(
             {key: getattr(failure, key) for key in ("rule", "what", "cause", "state", "message")}
             | {"attempts": failure.attempts}
         )
-        fate = "set aside" if failure.quarantined else f"attempt {failure.attempts}, tried again"
-        print(f"{failure.rule} {failure.what}: {failure.message} ({failure.cause}; {fate})")
+        attempt = f"attempt {failure.attempts}, {FATES[failure.state]}"
+        print(f"{failure.rule} {failure.what}: {failure.message} ({failure.cause}; {attempt})")
     sys.stdout.flush()
 
 
@@ -293,6 +316,7 @@ def tick(args: argparse.Namespace) -> int:
         config,
         [*_snakemake_options(args), "--keep-going", "--rerun-incomplete"],
         deadline=time.monotonic() + config.operations.budget_s,
+        cluster=_on_cluster(args),
     )
     with contextlib.ExitStack() as stack:
         # Also what finds the folder held tells how things are: nobody else can tell of a run that
