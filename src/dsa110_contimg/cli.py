@@ -31,10 +31,13 @@ STEPS = {
     "image": ("imaging", "image a calibrated tile"),
     "photometry": ("photometry", "measure every catalogued source in an image"),
     "mosaic": ("mosaic", "co-add tiles"),
+    "blind": ("blind", "search a mosaic for sources that the catalogue does not have"),
     "lightcurves": ("lightcurves", "combine the nights into light curves and rank variables"),
     "qa": ("qa", "judge a night from the sidecars of its products"),
     "index": ("index", "build the SQLite index of all products from their sidecars"),
     "tile-report": ("tilereport", "write the page of a tile and its pictures"),
+    "calibration-report": ("tilereport", "write the page of a calibration"),
+    "mosaic-view": ("tilereport", "write the small copy of a mosaic that pages show"),
     "report": ("report", "write the report page of a night"),
 }
 #: Commands for people, in modules of their own.

@@ -31,7 +31,15 @@ from .errors import DataError
 from .products import Sidecar, companion, group_mjd, parse_group, read_sidecar, replacing
 from .telescope import TILE_S
 
-__all__ = ["COLUMNS", "Plane", "forced_fit", "measure", "noise_autocorrelation", "open_planes"]
+__all__ = [
+    "COLUMNS",
+    "Plane",
+    "forced_fit",
+    "measure",
+    "noise_autocorrelation",
+    "open_planes",
+    "without_sources",
+]
 
 #: Columns of a photometry table, in order.
 COLUMNS = (
@@ -212,7 +220,9 @@ def forced_fit(plane: Plane, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Fit:
     column, row = np.rint(x).astype(int), np.rint(y).astype(int)
 
     local_rms, background = _annulus(plane, row, column, major_px, minor_px)
-    stamps = _gather(plane.data, row[:, None] + dy, column[:, None] + dx) - background[:, None]
+    stamps = (
+        gather_pixels(plane.data, row[:, None] + dy, column[:, None] + dx) - background[:, None]
+    )
     valid = np.isfinite(stamps)
     stamps[~valid] = 0.0
     from_source = dx + (column - x)[:, None], dy + (row - y)[:, None]
@@ -242,6 +252,24 @@ def forced_fit(plane: Plane, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Fit:
         blended[group] = True
     flux[~usable] = error[~usable] = np.nan
     return Fit(flux, error, local_rms, coverage, blended, shift_deg)
+
+
+def without_sources(plane: Plane, ra_deg, dec_deg, flux: np.ndarray) -> np.ndarray:
+    """Return the image without beams of given fluxes (Jy) at given positions."""
+    x, y, jacobian = _pixels(plane.wcs, ra_deg, dec_deg)
+    shape_inverse = _beam_shape(plane.beam_deg, jacobian)
+    half = max(2, int(np.ceil(3 * STAMP_FWHM * _beam_px(plane)[0])))
+    left = np.array(plane.data, np.float32)
+    for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y) & np.isfinite(flux)):
+        row, column = round(float(y[i])), round(float(x[i]))
+        rows, columns = (
+            np.arange(max(0, at - half), max(0, min(size, at + half + 1)))
+            for at, size in zip((row, column), left.shape, strict=True)
+        )
+        dx, dy = (a.ravel() for a in np.meshgrid(columns - x[i], rows - y[i]))
+        beam = _gaussian(shape_inverse[i : i + 1], dx[None], dy[None])
+        left[np.ix_(rows, columns)] -= flux[i] * beam.reshape(rows.size, columns.size)
+    return left
 
 
 def _pixels(wcs: WCS, ra_deg, dec_deg):
@@ -280,7 +308,7 @@ def _beam_px(plane: Plane) -> tuple[float, float]:
     return plane.beam_deg[0] / scale, plane.beam_deg[1] / scale
 
 
-def _gather(array: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def gather_pixels(array: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return pixels as float64 in native order, NaN outside the array."""
     inside = (rows >= 0) & (rows < array.shape[0]) & (columns >= 0) & (columns < array.shape[1])
     values = array[np.where(inside, rows, 0), np.where(inside, columns, 0)].astype(float)
@@ -301,7 +329,7 @@ def _annulus(plane: Plane, row, column, major_px: float, minor_px: float):
     dx, dy = dx[keep], dy[keep]
     rms, background = np.full(row.size, np.nan), np.zeros(row.size)
     for part in np.array_split(np.arange(row.size), max(1, row.size * dx.size // 2_000_000)):
-        values = _gather(plane.data, row[part, None] + dy, column[part, None] + dx)
+        values = gather_pixels(plane.data, row[part, None] + dy, column[part, None] + dx)
         values = values.astype(np.float32)
         for _ in range(3):
             middle, number = _median(values)
@@ -313,7 +341,7 @@ def _annulus(plane: Plane, row, column, major_px: float, minor_px: float):
         background[part] = np.where(enough, middle, 0.0)
     rms[rms <= 0] = np.nan
     if plane.rms is not None:
-        rms = np.where(np.isfinite(rms), rms, _gather(plane.rms, row, column))
+        rms = np.where(np.isfinite(rms), rms, gather_pixels(plane.rms, row, column))
     return rms, background
 
 
@@ -616,16 +644,16 @@ def _in_field(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -
     x, y = plane.wcs.all_world2pix(catalog.ra_deg.to_numpy(), catalog.dec_deg.to_numpy(), 0)
     row, column = (np.rint(np.nan_to_num(p, nan=-1e6)).astype(int) for p in (y, x))
     if plane.response is not None:
-        pb = _gather(plane.response, row, column)
+        pb = gather_pixels(plane.response, row, column)
         inside = pb >= max(options.pb_limit, 1e-6)
     else:
-        weight = _gather(plane.sensitivity, row, column)
+        weight = gather_pixels(plane.sensitivity, row, column)
         best = np.nanmax(plane.sensitivity[::4, ::4], initial=0.0)
         inside = weight > 0
         pb = np.sqrt(np.where(inside, weight, 0) / (max(best, np.nanmax(weight, initial=0.0)) or 1))
     mjd = np.full(len(catalog), plane.mjd)
     if plane.mjd_map is not None:
-        later = _gather(plane.mjd_map, row, column)
+        later = gather_pixels(plane.mjd_map, row, column)
         mjd = mjd + np.where(np.isfinite(later), later, 0.0)
     return catalog.assign(pb=pb, mjd=mjd)[inside]
 

@@ -63,6 +63,8 @@ class Plan:
         Which group calibrates, and which solutions serve which group.
     epochs : dict of str to epochs.NightPlan
         Tiles of each mosaic, by night.
+    optional : tuple of str
+        Tables of a night that the configuration asks for, beside its photometry.
     measured : tuple of str
         Other nights, closed ones above all, with measurements: these go into the light curves as
         they are.
@@ -79,6 +81,7 @@ class Plan:
     groups: dict[str, ingest.Group]
     calibration: calplan.CalibrationPlan
     epochs: dict[str, epochs.NightPlan]
+    optional: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
     settled: frozenset[str] = frozenset()
     failures: tuple[failures.Failure, ...] = ()
@@ -171,6 +174,7 @@ def _plan(
         groups=groups,
         calibration=calibration,
         epochs={night: mosaic for night, mosaic in mosaics.items() if night not in set_aside},
+        optional=("blind.csv",) if config.blind.enabled else (),
         measured=tuple(n for n in others if layout.night(n, "photometry.csv").is_file()),
         settled=settled,
         failures=tuple(known),
@@ -420,7 +424,8 @@ def night_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[s
         for night, epoch in epochs_of.items()
         for name in ("mosaic", *(f"mosaic_{hour}" for hour in epoch.hours))
     ]
-    tables = [layout.night(night, "photometry.csv") for night in epochs_of]
+    names = ("photometry.csv", *plan.optional)
+    tables = [layout.night(night, name) for night in epochs_of for name in names]
     return [
         *with_sidecars(*mosaics, *tables),
         *(str(companion(path, kind)) for path in mosaics for kind in MOSAIC_MAPS),

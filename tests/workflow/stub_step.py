@@ -105,6 +105,11 @@ def mosaic(out, *tiles):
     touch(out, f"{stem}.weight.fits", f"{stem}.rms.fits", made_of=tiles)
 
 
+def blind(source, out, *options):
+    assert Path(source).exists()
+    touch(out, made_of=[source, *options])
+
+
 def lightcurves(folder, *tables):
     names = ("lightcurves.parquet", "variability.csv", "candidates.csv")
     touch(*(Path(folder) / name for name in names), made_of=tables)

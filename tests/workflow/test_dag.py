@@ -38,7 +38,8 @@ def after_tiles(night, hour="01"):
 
 
 def after_mosaic(night):
-    return {("night_mosaic", night), ("night_photometry", night), *after_night(night)}
+    steps = ("night_mosaic", "night_photometry", "night_blind")
+    return {(step, night) for step in steps} | after_night(night)
 
 
 def after_night(night):

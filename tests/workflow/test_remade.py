@@ -37,7 +37,7 @@ def tile(group):
 
 
 def night_products(night):
-    names = ["photometry.csv", "qa.json", "report.html"]
+    names = ["photometry.csv", "blind.csv", "qa.json", "report.html"]
     for name in ("mosaic", "mosaic_01"):
         names += [f"{name}.fits", f"{name}.weight.fits", f"{name}.rms.fits"]
     return {str(LAYOUT.night(night, name)) for name in names}

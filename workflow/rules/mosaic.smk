@@ -68,3 +68,27 @@ rule night_photometry:
     shell:
         "python -m dsa110_contimg photometry {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"
+
+
+rule night_blind:
+    input:
+        image=nightly("mosaic.fits"),
+        maps=[nightly("mosaic.weight.fits"), nightly("mosaic.rms.fits")],
+        catalog=str(CONFIG.catalog),
+    output:
+        table=nightly("blind.csv"),
+        sidecar=nightly("blind.csv.json"),
+    log:
+        log_of("blind", "{night}", "night"),
+    benchmark:
+        timing_of("blind", "{night}", "night")
+    conda:
+        "../envs/science.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        code=code("blind"),
+        options=options("blind"),
+    shell:
+        "python -m dsa110_contimg blind {input.image} {output.table} --catalog {input.catalog}"
+        " {params.options} > {log} 2>&1"
