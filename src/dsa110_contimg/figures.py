@@ -173,9 +173,18 @@ def shrink(data: np.ndarray, size: int) -> np.ndarray:
 WHITE_SIGMA, BLACK_SIGMA, KNEE_SIGMA = -2.0, 60.0, 4.0
 
 
-def stretch(
-    data: np.ndarray, original: np.ndarray | None = None
-) -> tuple[np.ndarray, float, float]:
+def robust(data: np.ndarray) -> tuple[float, float]:
+    """Return median and robust standard deviation (from the MAD) of some 100,000 pixels."""
+    step = max(1, int(np.sqrt(data.size / 100_000)))
+    sample = data[::step, ::step]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 1e-9
+    middle = float(np.median(sample))
+    return middle, float(1.4826 * np.median(np.abs(sample - middle))) or 1e-9
+
+
+def stretch(data: np.ndarray, noise: tuple[float, float]) -> tuple[np.ndarray, float, float]:
     """Return grey values (uint8, dark is bright sky, blank is 235) and the flux of both ends.
 
     asinh between 2 robust standard deviations below the median and the larger of 60 above it and
@@ -185,17 +194,12 @@ def stretch(
     ----------
     data : (ny, nx) array
         What to draw.
-    original : array, optional
-        What it was shrunk from, whose noise sets the scale.
+    noise : (float, float)
+        Median and standard deviation that set the scale: `robust` of the image at full size.
     """
-    sample = data if original is None else original
-    step = max(1, int(np.sqrt(sample.size / 100_000)))
-    sample = sample[::step, ::step]
-    sample = sample[np.isfinite(sample)]
-    if not sample.size or not np.isfinite(data).any():
+    if not np.isfinite(data).any():
         return np.full(data.shape, 235, np.uint8), 0.0, 0.0
-    middle = float(np.median(sample))
-    sigma = float(1.4826 * np.median(np.abs(sample - middle))) or 1e-9
+    middle, sigma = noise
     low = middle + WHITE_SIGMA * sigma
     high = max(middle + BLACK_SIGMA * sigma, float(np.nanpercentile(data, 99.8)))
     knee = KNEE_SIGMA * sigma
@@ -207,12 +211,15 @@ def stretch(
 
 
 def jpeg(
-    data: np.ndarray, original: np.ndarray | None = None, quality: int = 82
+    data: np.ndarray, noise: tuple[float, float] | None = None, quality: int = 82
 ) -> tuple[bytes, float, float]:
-    """Return an image as JPEG, north up and east left, with the fluxes of white and black."""
+    """Return an image as JPEG, north up and east left, with the fluxes of white and black.
+
+    `noise` is as for `stretch`; of the data themselves where it is absent.
+    """
     from PIL import Image
 
-    grey, low, high = stretch(data, original)
+    grey, low, high = stretch(data, noise or robust(data))
     stream = io.BytesIO()
     Image.fromarray(grey[::-1]).save(stream, "JPEG", quality=quality)
     return stream.getvalue(), low, high

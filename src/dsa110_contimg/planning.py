@@ -406,6 +406,18 @@ def tile_targets(plan: Plan, layout: Layout, groups: Iterable[str]) -> list[str]
         ),
         *(str(layout.group(g, f"{kind}.fits")) for g in tiles for kind in TILE_MAPS),
         *(str(layout.group(g, "calibration.json")) for g in tiles),
+        *pages(plan, layout, mine),
+    ]
+
+
+def pages(plan: Plan, layout: Layout, groups: Iterable[str]) -> list[str]:
+    """Return the pages of the tiles and calibrations of some groups; not of what was purged."""
+    mine = [g for g in groups if g in plan.groups and g not in plan.settled]
+    tiles = [g for g in mine if plan.calibration.candidates.get(g)]
+    solved = [g for g in mine if g in plan.calibration.transits and _solvable(plan, g)]
+    return [
+        *(str(layout.group(g, "html")) for g in tiles),
+        *(str(layout.group(g, "solutions.html")) for g in solved),
     ]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import __version__, figures
 from .errors import DataError
-from .products import Layout, write_text
+from .products import Layout, companion, write_text
 from .qa import dig, judge_night, load_night, night_rows, read_json
 from .runs import commit
 from .telescope import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, stations
@@ -27,9 +27,7 @@ from .telescope import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, s
 __all__ = ["build_night"]
 
 #: Most tiles whose large views the page holds.
-MOST_VIEWS = 40
-#: Longest side of a mosaic on the page, pixels.
-MOSAIC_PX = 2000
+MOST_VIEWS = 24
 #: Most candidates with a light curve on the page.
 MOST_CANDIDATES = 12
 #: Bright sources whose positions are compared with the catalogue: least S/N, most sources.
@@ -245,47 +243,27 @@ def _jpeg_uri(path: Path) -> str | None:
 _KNOWN = ("group", "calibrator", "calibrator_ra_deg", "calibrator_dec_deg", "dec_app_deg", "mjd")
 
 
-def _calibrations(night_dir: Path, calibrations: list[dict], flags: dict) -> list[dict]:
-    """Add the figures of every table, for the antennas that took part in the tile."""
+def _calibrations(night_dir: Path, calibrations: list[dict]) -> list[dict]:
+    """Add the figure that the solving step drew, and the place of the calibration's own page."""
     out = []
     for calibration in calibrations:
-        drawn, notes = [], []
-        for kind in calibration["tables"]:
-            group = calibration["group"]
-            try:
-                table = figures.read_solutions(night_dir / "groups" / group / f"{group}.{kind}")
-            except (DataError, ImportError) as error:
-                notes.append(f".{kind} could not be drawn: {error}")
-                continue
-            known = flags.get(group) or {}
-            present = {
-                *known.get("by_antenna", {}),
-                *known.get("absent_antennas", []),
-                *known.get("dead_antennas", []),
-            }
-            drawn += figures.solution_figures(table.only(present))
-        order = {"Bandpass": 0, "Gains": 1, "Delays": 2}
-        drawn.sort(key=lambda f: order.get(f["title"].split(",")[0].split()[0], 0))
+        group = calibration["group"]
+        stem = night_dir / "groups" / group / group
+        page, own = (stem.with_name(f"{group}.{k}") for k in ("solutions.html", "calibration.png"))
+        merits = {
+            k.removesuffix("_effective"): v
+            for k, v in calibration["figures"].items()
+            if k not in _KNOWN and f"{k}_effective" not in calibration["figures"]
+        }
         out.append(
             calibration
             | {
-                "figures_of_merit": {
-                    k.removesuffix("_effective"): v
-                    for k, v in calibration["figures"].items()
-                    if k not in _KNOWN and f"{k}_effective" not in calibration["figures"]
-                },
-                "drawn": [{"folded": ""} | f for f in drawn],
-                "own": _png_uri(night_dir, calibration["group"]),
-                "notes": notes,
+                "figures_of_merit": merits,
+                "page": str(page.relative_to(night_dir)) if page.exists() else None,
+                "own": figures.png(own.read_bytes()) if own.exists() else None,
             }
         )
     return out
-
-
-def _png_uri(night_dir: Path, group: str) -> str | None:
-    """Return the figure that the step itself drew: every antenna against frequency and time."""
-    path = night_dir / "groups" / group / f"{group}.calibration.png"
-    return figures.png(path.read_bytes()) if path.exists() else None
 
 
 def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str]) -> list[dict]:
@@ -300,11 +278,14 @@ def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str
     qa = (entry or {}).get("qa", {})
     shown["numbers"] = {k: v for k, v in qa.items() if isinstance(v, int | float | str)}
     shown["left_out"] = [f"{e['tile']} ({e['reason']})" for e in qa.get("left_out") or []]
+    small = companion(path, "view")
     try:
-        planes = figures.read_planes(path) if path.exists() else []
+        planes = figures.read_planes(small) if small.exists() else []
     except DataError as error:
         shown["notes"].append(str(error))
         planes = []
+    if path.exists() and not planes:
+        shown["notes"].append("The small copy of the mosaic, mosaic.view.fits, cannot be shown.")
     for number, plane in enumerate(planes):
         shown["views"].append(_view(f"mosaic{number}", plane, rows, variables))
     return [shown]
@@ -312,15 +293,14 @@ def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str
 
 def _view(name: str, plane: figures.Plane, rows: list[dict], variables: set[str]) -> dict[str, Any]:
     """Return image, overlays and coordinate grid of one strip; y counts from the top."""
-    small = figures.shrink(plane.data, MOSAIC_PX)
-    content, low, high = figures.jpeg(small, plane.data, quality=86)
-    ny, nx = small.shape
-    step = max(1, -(-max(plane.data.shape) // MOSAIC_PX))
+    noise = (plane.header["MIDDLE"], plane.header["NOISE"])
+    content, low, high = figures.jpeg(np.asarray(plane.data), noise, quality=86)
+    ny, nx = plane.data.shape
     wcs = plane.wcs()
 
     # Edges of pixels, from the upper left corner, in steps that follow the curvature well.
-    grid_x = np.linspace(0, nx, 33) * step - 0.5
-    grid_y = (ny - np.linspace(0, ny, 17)) * step - 0.5
+    grid_x = np.linspace(0, nx, 33) - 0.5
+    grid_y = (ny - np.linspace(0, ny, 17)) - 0.5
     ra, dec = wcs.pixel_to_world_values(*np.meshgrid(grid_x, grid_y))
     middle = ra[8, 16]
     ra = np.round(middle + (ra - middle + 180) % 360 - 180, 5)
@@ -333,7 +313,7 @@ def _view(name: str, plane: figures.Plane, rows: list[dict], variables: set[str]
     sources = []
     if rows:
         x, y = wcs.world_to_pixel_values([r["ra_deg"] for r in rows], [r["dec_deg"] for r in rows])
-        for row, u, v in zip(rows, (x + 0.5) / step, ny - (y + 0.5) / step, strict=True):
+        for row, u, v in zip(rows, x + 0.5, ny - (y + 0.5), strict=True):
             kind = _source_kind(row, variables)
             if kind and 0 <= u <= nx and 0 <= v <= ny:
                 ratio = row["flux_jy"] / row["catalog_flux_jy"] if row["catalog_flux_jy"] else None
@@ -802,7 +782,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             "variability": variables["plot"],
             "flags": figures.flags(flags),
         }
-        calibrations = _calibrations(night_dir, judged["calibrations"], flags)
+        calibrations = _calibrations(night_dir, judged["calibrations"])
     return (
         environment()
         .get_template("night.html.j2")

@@ -21,6 +21,7 @@ from .figures import (
     labels,
     new_figure,
     png_uri,
+    robust,
     shrink,
     stretch,
 )
@@ -75,18 +76,6 @@ def _contours(axis: Any, response: np.ndarray | None, extent: tuple) -> None:
     )  # fmt: skip
 
 
-def scales(data: np.ndarray) -> tuple[float, float, float, float]:
-    """Return middle and robust standard deviation of an image, and the ends of its asinh scale."""
-    _, low, high = stretch(data)
-    sample = data[:: max(1, len(data) // 400), :: max(1, len(data) // 400)]
-    sample = sample[np.isfinite(sample)]
-    if not sample.size:
-        return 0.0, 1e-9, -1e-9, 1e-9
-    middle = float(np.median(sample))
-    sigma = float(1.4826 * np.median(np.abs(sample - middle))) or 1e-9
-    return middle, sigma, low, high
-
-
 def view(plane: Plane, response: np.ndarray | None = None) -> bytes:
     """Draw a tile on a linear and on an asinh scale, and its brightest source close up, as JPEG.
 
@@ -100,12 +89,13 @@ def view(plane: Plane, response: np.ndarray | None = None) -> bytes:
     from matplotlib.colors import AsinhNorm, Normalize
 
     data = np.asarray(plane.data, np.float32)
-    middle, sigma, low, high = scales(data)
+    middle, sigma = robust(data)
+    _, low, high = stretch(small := shrink(data, PANEL_PX), (middle, sigma))
+    low, high = (low, high) if high > low else (-1e-9, 1e-9)
     linear = Normalize(*(1e3 * (middle + s * sigma) for s in LINEAR_SIGMA))
     asinh = AsinhNorm(1e3 * KNEE_SIGMA * sigma, vmin=1e3 * low, vmax=1e3 * high)
     extent = _extent(plane)
     figure, axes = new_figure(13, 3.9, 1, 3)
-    small = shrink(data, PANEL_PX)
     for axis, norm, words in ((axes[0], linear, "linear"), (axes[1], asinh, "asinh")):
         _draw(figure, axis, small, extent, norm)
         axis.set(title=f"{words} scale", xlabel="offset in RA cos Dec (deg)")
@@ -194,7 +184,7 @@ def extreme(data: np.ndarray, size: int) -> np.ndarray:
 def residuals(plane: Plane, noise: Plane | None, response: np.ndarray | None) -> bytes:
     """Draw what is left after deconvolution, in units of its noise, and the local noise: JPEG."""
     data = np.asarray(plane.data, np.float32)
-    middle, sigma, *_ = scales(data)
+    middle, sigma = robust(data)
     extent = _extent(plane)
     figure, axes = new_figure(10.5, 4.4, 1, 2)
     axis = axes[0]

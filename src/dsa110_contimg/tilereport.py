@@ -1,8 +1,9 @@
-"""The page of a tile, and the pictures of it that the page of the night shows.
+"""Pages of a tile and of a calibration, and the pictures that the page of the night shows.
 
-Made once for each tile, beside its products: ``<id>.html`` (one self-contained file),
-``<id>.view.jpg`` and ``<id>.thumbnail.jpg``. A figure that cannot be drawn leaves a note in its
-place: no page is worth a tile.
+Made once, beside the products: for each tile ``<id>.html`` (one self-contained file),
+``<id>.view.jpg`` and ``<id>.thumbnail.jpg``; for each calibration ``<id>.solutions.html``; for each
+mosaic a small copy. A figure that cannot be drawn leaves a note in its place: no page is worth a
+tile.
 """
 
 from __future__ import annotations
@@ -16,14 +17,24 @@ from typing import Any
 from . import __version__, figures, tilefigures
 from .errors import DataError
 from .products import night_of, replacing, write_text
-from .qa import STAGES, dig, judge_tile, load_group, read_photometry, seconds_of
+from .qa import (
+    STAGES,
+    dig,
+    judge_calibration,
+    judge_tile,
+    load_group,
+    read_photometry,
+    seconds_of,
+)
 from .report import environment, is_number
 from .telescope import CHANNEL_WIDTH_HZ, N_CHANNELS_SUBBAND, N_SUBBANDS, TOP_CHANNEL_HZ
 
-__all__ = ["THUMBNAIL_PX", "build_tile"]
+__all__ = ["THUMBNAIL_PX", "build_calibration", "build_tile", "shrink_mosaic"]
 
 #: Side of a thumbnail, pixels.
 THUMBNAIL_PX = 168
+#: Longest side of a section of a mosaic's small copy, pixels; of more than so many sections, less.
+VIEW_PX, FEW_SECTIONS, SMALL_VIEW_PX = 2000, 3, 1200
 #: Edges of the band, MHz.
 _HIGH_MHZ = (TOP_CHANNEL_HZ + CHANNEL_WIDTH_HZ / 2) / 1e6
 BAND_MHZ = (_HIGH_MHZ - N_SUBBANDS * N_CHANNELS_SUBBAND * CHANNEL_WIDTH_HZ / 1e6, _HIGH_MHZ)
@@ -80,7 +91,7 @@ def build_tile(folder: Path) -> tuple[str, bytes | None, bytes | None]:
         if image:
             view = notes.draw("the image", lambda: tilefigures.view(image, response))
             small = figures.shrink(image.data, THUMBNAIL_PX)
-            thumbnail = figures.jpeg(small, image.data)[0]
+            thumbnail = figures.jpeg(small, figures.robust(image.data))[0]
         if residual := plane("residual"):
             noise = plane("rms")
             left = notes.draw(
@@ -135,6 +146,75 @@ def _numbers(sidecar: dict | None) -> dict[str, Any]:
     return {k: v for k, v in qa.items() if is_number(v) or isinstance(v, str)}
 
 
+def build_calibration(folder: Path) -> str:
+    """Return the page of the calibration solved on a group: every table, every antenna.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the group, named after it.
+    """
+    folder = Path(folder).resolve()
+    group = folder.name
+    sidecars, _ = load_group(folder)
+    judged = judge_calibration(group, sidecars)
+    if judged is None:
+        raise DataError(f"{folder}: no calibration was solved on this group")
+    flags = dig(sidecars.get("ms"), "qa", "flags") or {}
+    present = {
+        *flags.get("by_antenna", {}),
+        *flags.get("absent_antennas", []),
+        *flags.get("dead_antennas", []),
+    }
+    notes = _Notes()
+    drawn: list[dict] = []
+
+    def draw(kind: str) -> list[dict]:
+        table = figures.read_solutions(folder / f"{group}.{kind}")
+        return figures.solution_figures(table.only(present))
+
+    with figures.style():
+        for kind in ("bcal", "gcal", "kcal"):
+            if kind in judged["tables"]:
+                drawn += notes.draw(f"{group}.{kind}", lambda kind=kind: draw(kind)) or []
+    own = folder / f"{group}.calibration.png"
+    return (
+        environment()
+        .get_template("calibration.html.j2")
+        .render(
+            calibration=judged,
+            night=night_of(group),
+            own=figures.png(own.read_bytes()) if own.exists() else None,
+            drawn=[{"folded": ""} | f for f in drawn],
+            notes=notes,
+            sidecars={k: sidecars[k] for k in judged["tables"]},
+            version=__version__,
+        )
+    )
+
+
+def shrink_mosaic(mosaic: Path, out: Path) -> None:
+    """Write a small copy of a mosaic: of each block of pixels the maximum, celestial WCS adapted.
+
+    Each section is at most `VIEW_PX` pixels long, less where there are many. Cards ``NOISE`` and
+    ``MIDDLE`` keep what sets the grey scale: robust standard deviation and median at full size.
+    """
+    from astropy.io import fits
+
+    planes = figures.read_planes(mosaic)
+    size = VIEW_PX if len(planes) <= FEW_SECTIONS else SMALL_VIEW_PX
+    hdus: list[Any] = []
+    for plane in planes:
+        small = figures.shrink(plane.data, size)
+        step = max(1, -(-max(plane.data.shape) // size))
+        header = plane.wcs()[::step, ::step].to_header()
+        middle, sigma = figures.robust(plane.data)
+        header["MIDDLE"], header["NOISE"] = (middle, "median, Jy/beam"), (sigma, "Jy/beam")
+        hdus.append((fits.ImageHDU if hdus else fits.PrimaryHDU)(small, header))
+    with replacing(out) as temporary:
+        fits.HDUList(hdus).writeto(temporary)
+
+
 def argparser() -> argparse.ArgumentParser:
     """Return the parser of ``tile-report``."""
     parser = argparse.ArgumentParser(prog="contimg tile-report", description="Make a tile's page.")
@@ -149,6 +229,48 @@ def main(args: argparse.Namespace) -> int:
     for kind, content in (("view", view), ("thumbnail", thumbnail)):
         with replacing(args.out.with_suffix(f".{kind}.jpg")) as temporary:
             temporary.write_bytes(content or figures.blank_jpeg())
-    write_text(args.out, page)
-    print(f"{args.out}: {len(page) / 1e6:.1f} MB")
+    return _write(args.out, page)
+
+
+def _write(out: Path, page: str) -> int:
+    write_text(out, page)
+    print(f"{out}: {len(page) / 1e6:.1f} MB")
     return 0
+
+
+def calibration_argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``calibration-report``."""
+    parser = argparse.ArgumentParser(
+        prog="contimg calibration-report", description="Make the page of a calibration."
+    )
+    parser.add_argument("folder", type=Path, help="folder of the group it was solved on")
+    parser.add_argument("out", type=Path, help="<id>.solutions.html to write")
+    return parser
+
+
+def calibration_main(args: argparse.Namespace) -> int:
+    """Write the page of a calibration."""
+    return _write(args.out, build_calibration(args.folder))
+
+
+def mosaic_argparser() -> argparse.ArgumentParser:
+    """Return the parser of ``mosaic-view``."""
+    parser = argparse.ArgumentParser(
+        prog="contimg mosaic-view", description="Make the small copy of a mosaic."
+    )
+    parser.add_argument("mosaic", type=Path, help="mosaic.fits")
+    parser.add_argument("out", type=Path, help="mosaic.view.fits to write")
+    return parser
+
+
+def mosaic_main(args: argparse.Namespace) -> int:
+    """Write the small copy of a mosaic."""
+    shrink_mosaic(args.mosaic, args.out)
+    return 0
+
+
+PARSERS = {
+    "tile-report": (argparser, main),
+    "calibration-report": (calibration_argparser, calibration_main),
+    "mosaic-view": (mosaic_argparser, mosaic_main),
+}

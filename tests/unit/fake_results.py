@@ -36,14 +36,16 @@ class FakeResults:
         self.layout = Layout(self.root)
 
 
-def make_sources(n: int, ra0: float, width: float, seed: int = 1) -> list[dict]:
-    """Random sources along the strip, brightest first; no two nearer than 0.25 deg."""
+def make_sources(
+    n: int, ra0: float, width: float, seed: int = 1, apart_deg: float = 0.25
+) -> list[dict]:
+    """Random sources along the strip, brightest first; no two nearer than `apart_deg`."""
     rng = np.random.default_rng(seed)
     sources: list[dict] = []
     while len(sources) < n:
         ra = (ra0 + rng.uniform(0, width)) % 360
         dec = DEC_DEG + rng.uniform(-1.2, 1.2)
-        if all(np.hypot((ra - s["ra_deg"]), dec - s["dec_deg"]) > 0.25 for s in sources):
+        if all(np.hypot((ra - s["ra_deg"]), dec - s["dec_deg"]) > apart_deg for s in sources):
             sources.append({"ra_deg": ra, "dec_deg": dec})
     for source, flux in zip(sources, 1.2 * np.arange(1, n + 1) ** -1.1, strict=True):
         source["flux_jy"] = float(flux)
@@ -52,7 +54,7 @@ def make_sources(n: int, ra0: float, width: float, seed: int = 1) -> list[dict]:
     return sources
 
 
-def write_image(path, ra, dec, fluxes, pb, rms, shape, cell_deg, rng):
+def write_image(path, ra, dec, fluxes, pb, rms, shape, cell_deg, rng, beam_arcsec=BEAM_ARCSEC):
     """Gaussian sources times beam plus white noise, SIN projection."""
     from astropy.io import fits
     from astropy.wcs import WCS
@@ -68,8 +70,9 @@ def write_image(path, ra, dec, fluxes, pb, rms, shape, cell_deg, rng):
     for source_ra, source_dec, flux in fluxes:
         x, y = wcs.wcs_world2pix(source_ra, source_dec, 0)
         if -9 < x < nx + 9 and -9 < y < ny + 9:
-            sigma = BEAM_ARCSEC / 3600 / cell_deg / 2.355
-            data += flux * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 2 / sigma**2)
+            sigma = beam_arcsec / 3600 / cell_deg / 2.355
+            box = _around(x, y, 6 * sigma, shape)
+            data[box] += flux * np.exp(-((xx[box] - x) ** 2 + (yy[box] - y) ** 2) / 2 / sigma**2)
     companions = {"rms": np.full(shape, rms), "weight": np.full(shape, rms**-2.0)}
     if pb:
         offset = np.hypot(xx - nx / 2, yy - ny / 2) * cell_deg
@@ -78,7 +81,7 @@ def write_image(path, ra, dec, fluxes, pb, rms, shape, cell_deg, rng):
         companions = {"rms": companions["rms"], "pb": beam}
     header = wcs.to_header()
     header["BUNIT"] = "Jy/beam"
-    header["BMAJ"] = header["BMIN"] = BEAM_ARCSEC / 3600
+    header["BMAJ"] = header["BMIN"] = beam_arcsec / 3600
     header["BPA"], header["MJD-AVG"] = 0.0, 61061.9
     header["RESTFRQ"] = FREQ_HZ
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +92,13 @@ def write_image(path, ra, dec, fluxes, pb, rms, shape, cell_deg, rng):
             planes.append(fits.ImageHDU(np.zeros(shape, np.float32), header))
         fits.HDUList(planes).writeto(companion(path, kind), overwrite=True)
     return wcs
+
+
+def _around(x, y, radius, shape):
+    """The pixels within a distance, and at least one."""
+    low = [max(0, int(v - radius)) for v in (y, x)]
+    high = [max(a + 1, int(v + radius) + 2) for a, v in zip(low, (y, x), strict=True)]
+    return slice(low[0], high[0]), slice(low[1], high[1])
 
 
 def write_failure(path: Path, rule: str, wildcards: dict, **changes) -> dict:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from fake_results import RMS_JY, make_results, write_failure
 
-from dsa110_contimg import cli, figures, report
+from dsa110_contimg import cli, figures, report, tilereport
 from dsa110_contimg.errors import DataError
+from dsa110_contimg.products import companion
 from dsa110_contimg.qa import judge_night, read_photometry
 
 
@@ -27,6 +28,11 @@ def fake(tmp_path_factory):
         folder = made.layout.night(night)
         out = ["qa", str(folder), str(folder / "qa.json"), "--inventory", str(inventory)]
         assert cli.main(out) == 0
+        mosaic = folder / "mosaic.fits"
+        assert cli.main(["mosaic-view", str(mosaic), str(companion(mosaic, "view"))]) == 0
+        first = made.layout.group(made.groups[night][0])
+        page = first / f"{first.name}.solutions.html"
+        assert cli.main(["calibration-report", str(first), str(page)]) == 0
     for group in made.groups[made.nights[1]][:4]:
         folder = made.layout.group(group)
         assert cli.main(["tile-report", str(folder), str(folder / f"{group}.html")]) == 0
@@ -50,7 +56,9 @@ def test_page_holds_everything_and_asks_nothing_of_the_network(page):
     assert not re.findall(r"""(?:src|data-large)=["'](?!data:)[^"']*""", text)
     # What it links to are the pages of the tiles, where they lie beside it.
     links = re.findall(r"""href=["'](?!data:|#)([^"']*)""", text)
-    assert links and all(re.fullmatch(r"groups/(\w+)/\1\.html", link) for link in links)
+    assert links and all(
+        re.fullmatch(r"groups/(\w+)/\1(\.solutions)?\.html", link) for link in links
+    )
     assert "url(http" not in text
     assert "@import" not in text
     assert "fetch(" not in text
@@ -179,11 +187,20 @@ def test_a_missing_or_broken_product_leaves_a_note_not_a_crash(fake, tmp_path):
     night = fake.nights[0]
     copy = tmp_path / "nights" / night
     shutil.copytree(fake.layout.night(night), copy)
-    (copy / "mosaic.fits").write_bytes(b"not a FITS file")
-    shutil.rmtree(next(copy.glob("groups/*/*.bcal")))
+    for name in ("mosaic.fits", "mosaic.view.fits"):
+        (copy / name).write_bytes(b"not a FITS file")
+    table = next(copy.glob("groups/*/*.bcal"))
+    shutil.rmtree(table)
     text = report.build_night(copy)
     assert "not a readable FITS image" in text
+    text = tilereport.build_calibration(table.parent)
     assert ".bcal could not be drawn" in text
+    assert "Gains" in text and "Delays" in text
+    image = table.parent / f"{table.parent.name}.image.fits"
+    image.write_bytes(image.read_bytes()[:4000])
+    text, view, thumbnail = tilereport.build_tile(table.parent)
+    assert ".image.fits could not be drawn" in text and "There is no image" in text
+    assert view is None and thumbnail is None
 
 
 def test_an_empty_night_has_a_page(tmp_path):
@@ -216,6 +233,59 @@ def test_pictures_are_those_that_lie_with_the_tiles(fake, monkeypatch):
 # --- numbers behind the figures -------------------------------------------------------------------
 
 
+def test_the_small_copy_of_a_mosaic_keeps_its_place_on_the_sky(fake, tmp_path, monkeypatch):
+    """A source has the same position in the copy, within a pixel of it, and the same peak."""
+    monkeypatch.setattr(tilereport, "VIEW_PX", 300)
+    mosaic = fake.layout.night(fake.nights[0], "mosaic.fits")
+    tilereport.shrink_mosaic(mosaic, tmp_path / "small.fits")
+    (small,) = figures.read_planes(tmp_path / "small.fits")
+    (full,) = figures.read_planes(mosaic)
+    assert max(small.data.shape) <= 300 < max(full.data.shape)
+    assert (small.header["MIDDLE"], small.header["NOISE"]) == pytest.approx(
+        figures.robust(full.data)
+    )
+    step = full.data.shape[1] // small.data.shape[1]
+    source = fake.sources[0]
+    y, x = np.unravel_index(np.argmax(small.data), small.data.shape)
+    ra, dec = small.wcs().pixel_to_world_values(x, y)
+    reach = 0.6 * step * abs(full.header["CDELT2"]) + 420 / 3600 / 4  # half a block, and the noise
+    assert abs(dec - source["dec_deg"]) < reach
+    assert abs(ra - source["ra_deg"]) * np.cos(np.radians(dec)) < reach
+    assert small.data.max() == np.nanmax(full.data[: small.data.shape[0] * step])
+
+
+def test_flags_by_antenna_and_residuals_can_be_drawn_of_little():
+    """Nothing known gives no figure; an image of nothing but blanks gives one."""
+    from dsa110_contimg import tilefigures
+
+    assert tilefigures.flag_map({}, (1311.0, 1498.0)) is None
+    blank = np.full((20, 20), np.nan, np.float32)
+    header = {"CRPIX1": 10, "CRPIX2": 10, "CDELT1": -0.1, "CDELT2": 0.1}
+    plane = figures.Plane(blank, header, Path("a"))
+    assert tilefigures.view(plane).startswith(b"\xff\xd8")
+    assert tilefigures.residuals(plane, None, None).startswith(b"\xff\xd8")
+
+
+def test_ticks_of_an_asinh_scale_are_round_and_apart():
+    from matplotlib.colors import AsinhNorm
+
+    from dsa110_contimg.tilefigures import asinh_ticks
+
+    norm = AsinhNorm(1.2, vmin=-0.6, vmax=5000)
+    ticks = asinh_ticks(norm)
+    assert 0 in ticks and 1000 in ticks and 4 <= len(ticks) <= 11
+    places = [float(norm(t)) for t in ticks]
+    assert min(np.diff(places)) > 0.08 and min(places) >= 0 and max(places) <= 1
+
+
+def test_extremes_of_blocks_keep_their_sign():
+    from dsa110_contimg.tilefigures import extreme
+
+    data = np.zeros((4, 4), np.float32)
+    data[0, 0], data[0, 1], data[3, 3] = 2, -3, 1
+    assert extreme(data, 2).tolist() == [[-3, 0], [0, 1]]
+
+
 def test_shrink_keeps_point_sources_and_blanks():
     data = np.zeros((100, 230), np.float32)
     data[57, 123] = 5.0
@@ -230,13 +300,15 @@ def test_stretch_puts_noise_and_sources_on_one_monotonic_scale():
     rng = np.random.default_rng(3)
     data = rng.normal(0, 1, (200, 200))
     data[10, 10], data[20, 20], data[0, 0] = 10.0, 30.0, np.nan
-    grey, low, high = figures.stretch(data)
+    noise = figures.robust(data)
+    assert noise == pytest.approx((0, 1), abs=0.05)
+    grey, low, high = figures.stretch(data, noise)
     assert grey[20, 20] < grey[10, 10] < np.median(grey) < 255  # dark is bright sky
     assert grey[0, 0] == 235
     assert low == pytest.approx(-2, abs=0.1) and high == pytest.approx(60, rel=0.05)
     small = figures.shrink(data, 50)  # every block holds a positive excursion of the noise
-    assert np.median(figures.stretch(small, data)[0]) < np.median(grey)
-    assert figures.stretch(small, data)[1:] == pytest.approx((low, high))
+    assert np.median(figures.stretch(small, noise)[0]) < np.median(grey)
+    assert figures.stretch(small, noise)[1:] == pytest.approx((low, high))
 
 
 def test_solutions_are_read_in_order_of_frequency_and_antenna(fake):
@@ -338,10 +410,12 @@ def blank_night(fake, tmp_path):
 
 
 def test_a_night_of_blank_images_and_failed_calibration_has_a_page(fake, tmp_path):
-    text = report.build_night(blank_night(fake, tmp_path))
+    night = blank_night(fake, tmp_path)
+    text = report.build_night(night)
     assert 'class="verdict failed"' in text
     assert "none of 9 tiles gave a usable image" in text
-    assert text.count(".bcal could not be drawn") == 1
+    (table,) = night.glob("groups/*/*.bcal")
+    assert ".bcal could not be drawn" in tilereport.build_calibration(table.parent)
     assert "every visibility is flagged" in text
 
 

@@ -160,9 +160,9 @@ def night_products(wildcards):
 
 
 def night_pages(wildcards):
-    """Pages of the tiles of a night; those whose data were purged keep the page that they have."""
-    groups = PLAN.epochs[wildcards.night].tiles
-    return [str(LAYOUT.group(g, "html")) for g in groups if g not in PLAN.settled]
+    """Pages of a night's tiles and calibrations; what was purged keeps the page that it has."""
+    groups = [g for g in PLAN.groups if planning.night_of(g) == wildcards.night]
+    return planning.pages(PLAN, LAYOUT, groups)
 
 
 def every_night(name):

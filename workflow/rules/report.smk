@@ -21,6 +21,42 @@ rule tile_report:
         "python -m dsa110_contimg tile-report {params.folder} {output.page} > {log} 2>&1"
 
 
+rule calibration_report:
+    input:
+        [tile(kind) for kind in ("kcal", "bcal", "gcal")],
+    output:
+        tile("solutions.html"),
+    log:
+        log_of("calibration-report", "{night}", "{group}"),
+    benchmark:
+        timing_of("calibration-report", "{night}", "{group}")
+    conda:
+        "../envs/science.yaml"
+    params:
+        code=code("tilereport"),
+        folder=folder_of,
+    shell:
+        "python -m dsa110_contimg calibration-report {params.folder} {output} > {log} 2>&1"
+
+
+# A night's mosaic has thousands of megapixels; its page shows a small copy.
+rule mosaic_view:
+    input:
+        nightly("mosaic.fits"),
+    output:
+        nightly("mosaic.view.fits"),
+    log:
+        log_of("mosaic-view", "{night}", "night"),
+    benchmark:
+        timing_of("mosaic-view", "{night}", "night")
+    conda:
+        "../envs/science.yaml"
+    params:
+        code=code("tilereport"),
+    shell:
+        "python -m dsa110_contimg mosaic-view {input} {output} > {log} 2>&1"
+
+
 rule night_qa:
     input:
         mosaic=nightly("mosaic.fits.json"),
@@ -49,7 +85,7 @@ rule night_qa:
 rule night_report:
     input:
         qa=nightly("qa.json"),
-        mosaic=nightly("mosaic.fits"),
+        mosaic=nightly("mosaic.view.fits"),
         pages=night_pages,
         curves=ancient(curves("lightcurves.parquet")),
     output:
