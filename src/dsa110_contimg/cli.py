@@ -45,7 +45,7 @@ COMMANDS = {
     "run": ("launcher", "run the workflow on what is in the incoming folder"),
     "tick": ("launcher", "what cron calls: run what is ready, then leave"),
     "retry": ("launcher", "let work that was set aside be tried again"),
-    "status": ("launcher", "list groups by state"),
+    "status": ("monitoring", "say how things are: groups by state, ages, failures, disk"),
     "check": ("launcher", "check environment, configuration and disk"),
     "clean": ("housekeeping", "remove what killed jobs left behind (lists it first)"),
     "purge": ("housekeeping", "remove what old nights no longer need (lists it first)"),

@@ -129,7 +129,7 @@ _FULL = Trouble(
     "transient",
     "disk full",
     "free space (see 'contimg clean' and 'contimg purge'); the next run tries again",
-    "no space left on device|database or disk is full|not enough space on disk|disk is full",
+    "no space left on device|not enough space on disk|disk( is)? full",
 )
 _QUOTA = Trouble(
     "transient",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Config
-from .errors import MARK
+from .errors import MARK, trouble_in
 from .products import Layout, write_text
 
 __all__ = [
@@ -278,16 +279,22 @@ def _marked(event: Mapping[str, Any]) -> bool:
 def classify(log: str) -> tuple[str, str]:
     """Return cause and message of a failed job, from its log.
 
-    A step that fails writes both itself. A log without them is that of a step that was killed, or
-    that never began.
+    A step that fails writes both itself. A log without them is that of a step that was killed, that
+    never began, or whose programs ended it with their own last words.
     """
     lines = _lines(log)
     if (mark := _mark(lines)) and mark.get("cause") in RETRIES:
         return mark["cause"], " ".join(str(mark.get("message", "")).split())
-    last = next((line for line in reversed(lines) if line.strip()), "")
-    if not last:
-        return "transient", "the job left no log: it never began, or could not write"
-    return "compute", f"killed, perhaps for lack of memory or time; its last words: {last[:200]}"
+    words = [line.strip()[:200] for line in reversed(lines) if line.strip()]
+    for line in words:
+        if trouble := trouble_in(line):
+            return trouble.cause, f"{trouble.what} ({line}); {trouble.remedy}"
+    if words:
+        killed = "killed, perhaps for lack of memory or time; its last words"
+        return "compute", f"{killed}: {words[0]}"
+    if log and os.path.exists(log):
+        return "compute", "killed before it said a word, perhaps for lack of memory"
+    return "transient", "the job left no log: it never began, or could not write"
 
 
 def _lines(log: str) -> list[str]:

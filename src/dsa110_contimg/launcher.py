@@ -451,50 +451,6 @@ def retry(args: argparse.Namespace) -> int:
     return 0
 
 
-# status
-
-
-def _status_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="contimg status", description="List groups by night and state."
-    )
-    config_options(parser)
-    return parser
-
-
-#: State of a group's work: the last of these products that exists.
-STAGES = {
-    "hdf5": "grouped",
-    "ms": "converted",
-    "image.fits": "imaged",
-    "photometry.csv": "measured",
-}
-
-
-def status(args: argparse.Namespace) -> int:
-    """Print one line for each group."""
-    from . import planning
-
-    config = read_config(args)
-    plan = planning.make_plan(config)
-    layout = Layout(config.results)
-    for group in plan.inventory.groups:
-        done = [name for kind, name in STAGES.items() if layout.group(group.id, kind).exists()]
-        notes = list(group.reasons)
-        if name := plan.calibration.transits.get(group.id):
-            notes.append(f"transit of {name}")
-        if reason := plan.calibration.refused.get(group.id):
-            notes.append(reason)
-        dec = "" if group.dec_app_deg is None else f"{group.dec_app_deg:+.2f}"
-        print(
-            f"{group.night}  {group.id}  {group.state:<10} {len(group.files):2} subbands  "
-            f"dec {dec:>6}  {done[-1] if done else '-':<10} {'; '.join(notes)}"
-        )
-    for file in plan.inventory.rejected:
-        print(f"left out: {file['path']}: {file['reason']}")
-    return 0
-
-
 # check
 
 
@@ -620,7 +576,6 @@ PARSERS = {
     "run": (_run_parser, run),
     "tick": (_tick_parser, tick),
     "retry": (_retry_parser, retry),
-    "status": (_status_parser, status),
     "check": (_check_parser, check),
     "demo": (_demo_parser, demo),
 }

@@ -8,6 +8,7 @@ again by the next tick.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime as dt
 import fcntl
@@ -31,6 +32,7 @@ from typing import Any
 from . import closing, housekeeping, locking, planning
 from .config import AlertsOptions, Config
 from .errors import DataError
+from .launcher import config_options, read_config
 from .planning import Plan
 from .products import Layout, group_mjd, read_sidecar, sidecar_path, write_text
 from .telescope import TILE_S
@@ -691,3 +693,37 @@ def _mail(options: AlertsOptions, state: Mapping[str, Any], told: Telling) -> No
         if options.mail_user:
             server.login(options.mail_user, os.environ.get(PASSWORD, ""))
         server.send_message(message)
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="contimg status",
+        description="Say how things are: what there is to do and what was done, the age of the "
+        "last data and of the last calibration, failures, disk; then each group of open nights.",
+    )
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    config_options(parser)
+    return parser
+
+
+def status(args: argparse.Namespace) -> None:
+    """Print a snapshot."""
+    state = snapshot(read_config(args))
+    if args.json:
+        print(json.dumps(state, indent=1))
+        return
+    print("\n".join(render(state)))
+    for group in state["group_list"]:
+        dec = "" if group["dec_app_deg"] is None else f"{group['dec_app_deg']:+.2f}"
+        print(
+            f"{group['night']}  {group['id']}  {group['state']:<11} "
+            f"{group['subbands']:2} subbands  dec {dec:>6}  {'; '.join(group['notes'])}".rstrip()
+        )
+    for file in state["rejected"]:
+        print(f"left out: {file['path']}: {file['reason']}")
+
+
+PARSERS = {"status": (_parser, status)}

@@ -7,6 +7,7 @@ folder, or with little memory.
 import errno
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from dsa110_contimg import cli, errors
+from dsa110_contimg import cli, errors, failures
 from dsa110_contimg.errors import (
     MARK,
     BusyError,
@@ -206,3 +207,35 @@ def test_interruption_by_hand_is_quiet(monkeypatch, capsys):
     monkeypatch.setitem(ingest.PARSERS, "group", (parser, interrupted))
     assert cli.main(["group", "out", "in"]) == 130
     assert capsys.readouterr().err == ""
+
+
+# --- logs of steps that could not tell ------------------------------------------------------------
+
+TERMINATED = (
+    "Writing rows\nterminate called after throwing an instance of 'casacore::AipsError'\n"
+    "  what():  FilebufIO: write error for file /r/t.tab/table.dat_tmp: No space left on device\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "message"),
+    [
+        (
+            "much\n" + MARK + '{"cause": "data", "message": "x: cut", "status": 3}\n',
+            "data",
+            "x: cut",
+        ),
+        (TERMINATED, "transient", "disk full"),
+        ("contimg convert: x: disk full; free\n" + MARK + '{"cau', "transient", "disk full"),
+        ("Gridding pass 0...\n", "compute", "killed, .* last words: Gridding pass 0"),
+        ("", "compute", "killed before it said a word"),
+        (None, "transient", "left no log"),
+    ],
+)
+def test_a_log_tells_the_cause(tmp_path, text, cause, message):
+    log = tmp_path / "step.log"
+    if text is not None:
+        log.write_text(text)
+    found = failures.classify(str(log))
+    assert found[0] == cause
+    assert re.search(message, found[1])
