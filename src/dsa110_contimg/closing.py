@@ -80,6 +80,11 @@ def closed_nights(layout: Layout) -> list[str]:
     return [night for night in nights_on_disk(layout) if path_of(layout, night).is_file()]
 
 
+def open_nights(layout: Layout) -> list[str]:
+    """Return the nights with a folder that are not closed, in order of time."""
+    return [night for night in nights_on_disk(layout) if not path_of(layout, night).is_file()]
+
+
 def read(layout: Layout, night: str) -> ClosedNight | None:
     """Return what is kept of a night; None if it is open, or its record cannot be read."""
     try:
@@ -118,14 +123,21 @@ def is_over(night: str, now: float, grace_s: float) -> bool:
     return now >= midnight.timestamp() + TILE_S + grace_s
 
 
-def digest(group: Group) -> str:
-    """Return number and digest of a group's files: name, size, time of modification.
+def digest(group: Group, is_tile: bool) -> str:
+    """Return number and digest of a group's files.
 
-    The folder does not count: raw files may move.
+    Their names count; where no tile was made, size and time of modification do, too: the same file
+    may come again, whole. The folder does not count: raw files may move.
     """
-    found = [describe(path).removeprefix(os.path.dirname(path)) for path in group.files.values()]
+    paths = group.files.values()
+    found = [os.path.basename(path) if is_tile else _describe(path) for path in paths]
     text = "\n".join([group.state, *sorted(found)])
-    return f"{len(found)}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+    kind = "tile" if is_tile else "none"
+    return f"{len(found)}:{kind}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+def _describe(path: str) -> str:
+    return describe(path).removeprefix(os.path.dirname(path))
 
 
 def summary(
@@ -158,7 +170,7 @@ def summary(
     return ClosedNight(
         night=night,
         closed_utc=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
-        groups={g.id: digest(g) for g in groups},
+        groups={g.id: digest(g, g.id in made) for g in groups},
         solutions=solutions,
         refused=[asdict(g) for g in groups if g.id in refused],
         quarantined=sorted(quarantined),
@@ -186,5 +198,7 @@ def is_news(closed: ClosedNight, group: Group) -> bool:
     known = closed.groups.get(group.id)
     if known is None:
         return True
-    fewer = len(group.files) < int(known.partition(":")[0])
-    return group.state in READY and not fewer and known != digest(group)
+    number, kind, _ = known.split(":")
+    if group.state not in READY or len(group.files) < int(number):
+        return False
+    return known != digest(group, kind == "tile")

@@ -7,7 +7,6 @@ rules.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import shutil
@@ -307,7 +306,7 @@ def _tick_parser() -> argparse.ArgumentParser:
 
 def tick(args: argparse.Namespace) -> int:
     """Run what is ready; hold the results folder with a lock that dies with its holder."""
-    from . import housekeeping, locking, monitoring, runs
+    from . import closing, housekeeping, locking, monitoring, planning, runs
     from .engine import Engine
 
     config = read_config(args)
@@ -318,25 +317,35 @@ def tick(args: argparse.Namespace) -> int:
         deadline=time.monotonic() + config.operations.budget_s,
         cluster=_on_cluster(args),
     )
-    with contextlib.ExitStack() as stack:
-        # Also what finds the folder held tells how things are: nobody else can tell of a run that
-        # does not end.
-        stack.callback(monitoring.publish, config)
-        stack.enter_context(locking.hold(config.results, "tick"))
-        housekeeping.check_space(config)  # before the record: a full disk would gather those
-        with runs.recorded(config, "tick", []) as record:
-            record["exit_status"] = _tick(engine, record)
-        if not engine.out_of_time:
-            housekeeping.daily(config)
-        return record["exit_status"]
+    plan = None
+    try:
+        with locking.hold(config.results, "tick"):
+            housekeeping.remove_stale(config, closing.open_nights(engine.layout))
+            housekeeping.check_space(config)
+            plan = planning.make_plan(config)
+            with runs.recorded(config, "tick", []) as record:
+                record["exit_status"], plan = _tick(engine, plan, record)
+            if not engine.out_of_time:
+                housekeeping.daily(config)
+            return record["exit_status"]
+    finally:
+        # Also a tick that finds the folder held tells how things are: nobody else can tell of a run
+        # that does not end.
+        monitoring.publish(config, plan=plan)
 
 
-def _tick(engine, record: dict[str, Any]) -> int:
-    """Make the tiles that can be made, then close the nights that can be closed."""
+def _tick(engine, plan, record: dict[str, Any]) -> tuple[int, Any]:
+    """Make the tiles that can be made, then close the nights that can be closed.
+
+    Returns
+    -------
+    status : int
+        0 when nothing failed.
+    plan : Plan
+        What there is to do now.
+    """
     from . import housekeeping, planning
 
-    plan = planning.make_plan(engine.config)
-    housekeeping.remove_stale(engine.config, plan.nights)
     work = _missing(plan, engine.layout)
     if work:
         _say_plan(plan)
@@ -350,8 +359,14 @@ def _tick(engine, record: dict[str, Any]) -> int:
         _keep(record, outcome)
         status = status or outcome.status
         if outcome.stopped or engine.out_of_time or room < len(missing):
-            return status
-    return _close(engine, record) or status
+            return status, planning.make_plan(engine.config)
+    if work:
+        plan = planning.make_plan(engine.config)
+    over = [night for night in plan.nights if _can_close(plan, night, engine.config)]
+    if not over:
+        return status, plan
+    status = _close(engine, plan, over, record) or status
+    return status, planning.make_plan(engine.config)
 
 
 def _missing(plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
@@ -374,15 +389,13 @@ def _can_close(plan, night: str, config: Config) -> bool:
     return not collecting and closing.is_over(night, time.time(), config.operations.close_after_s)
 
 
-def _close(engine, record: dict[str, Any]) -> int:
+def _close(engine, plan, nights: list[str], record: dict[str, Any]) -> int:
     """Make what the nights that are over still lack, and all that rests on them; close them."""
     from . import closing, planning
 
     config, layout = engine.config, engine.layout
-    plan = planning.make_plan(config)
     if any(not f.wildcards and f.what in plan.set_aside for f in plan.failures):
         return 0  # without light curves and index no night can be completed
-    nights = [night for night in plan.nights if _can_close(plan, night, config)]
     status = 0
     while nights:
         print(f"closing {', '.join(nights)}", flush=True)

@@ -541,7 +541,9 @@ def telling(
     return told
 
 
-def publish(config: Config, state: Mapping[str, Any] | None = None) -> None:
+def publish(
+    config: Config, state: Mapping[str, Any] | None = None, plan: Plan | None = None
+) -> None:
     """Write metrics and tell alerts; never raises for what goes wrong there.
 
     Of several processes that publish at once one does it.
@@ -552,11 +554,13 @@ def publish(config: Config, state: Mapping[str, Any] | None = None) -> None:
         The configuration.
     state : mapping, optional
         A snapshot; taken now, if it is not given.
+    plan : Plan, optional
+        The present plan, for the snapshot; made if it is not given.
     """
     try:
         with _alone(config.results) as alone:
             if alone:
-                _publish(config, snapshot(config) if state is None else state)
+                _publish(config, snapshot(config, plan) if state is None else state)
     except Exception:  # the work must go on, whatever happens to those who watch it
         log.exception("metrics and alerts were not published")
 
