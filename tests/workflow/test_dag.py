@@ -38,7 +38,7 @@ def after_tiles(night, hour="01"):
 
 
 def after_mosaic(night):
-    steps = ("night_mosaic", "night_photometry", "night_blind")
+    steps = ("night_mosaic", "night_photometry", "night_blind", "mosaic_view")
     return {(step, night) for step in steps} | after_night(night)
 
 
@@ -86,7 +86,8 @@ def test_a_deleted_tile_product_remakes_what_depends_on_it(season, kind, first):
 def test_a_deleted_calibration_remakes_its_night_only(season):
     calibrator, *_ = season.nights[0]
     shutil.rmtree(season.path / season.layout.group(calibrator, "bcal"))
-    expected = {("calibrate", calibrator)} | after_tiles(NIGHT)
+    expected = {(rule, calibrator) for rule in ("calibrate", "calibration_report")}
+    expected |= after_tiles(NIGHT)
     for group in season.nights[0]:
         expected |= {
             ("apply", group),
