@@ -28,7 +28,7 @@ from .config import ImagingOptions, SelfcalOptions, add_options, from_args
 from .errors import DataError, ToolStopped, ToolTimeout
 from .external import find_tool, run_tool
 from .products import Sidecar, beside, read_sidecar, sidecar_path
-from .recipes import Recipe, resolve, safer
+from .recipes import Recipe, optional_products, resolve, safer
 from .restore import fit_beam, restore
 from .smearing import Smearing
 from .weighting import Tile, Weighting, read_tile, weigh
@@ -93,6 +93,7 @@ class Imaged:
     """What an imager leaves: planes by kind, its header's cards, the restoring beam (deg)."""
 
     planes: dict[str, np.ndarray]
+    data: Tile | None = None  # what was imaged, with its seeds
     cards: dict[str, Any] = field(default_factory=dict)
     history: tuple[str, ...] = ()
     beam: tuple[float, float, float] | None = None
@@ -171,10 +172,20 @@ def image_tile(
             tileqa.judge(sidecar, figures, job.weighting, options)
         sidecar.qa = figures
         facts = _facts(job, imaged, _cards(job, sidecar))
+        if optional := optional_products(options):
+            from . import extras
+
+            with clock("optional"):
+                if imaged is not None and imaged.beam is not None:
+                    sidecar.qa |= extras.make(job, imaged, planes, facts, scratch, sidecar)
+                else:
+                    extras.blank(job, facts, scratch)
         with clock("write"):
             for kind in KINDS:
                 _write(scratch / f"out.{kind}.fits", planes[kind], facts, kind)
         sidecar.timings_s["total"] = clock.total()
+        for name in optional:
+            os.replace(scratch / f"out.{name}", prefix.with_name(f"{prefix.name}.{name}"))
         for kind in KINDS[:-1]:
             os.replace(scratch / f"out.{kind}.fits", _product(prefix, kind))
         sidecar.write(_product(prefix, "image"), packages=("astropy", "numpy", "photutils"))
@@ -363,6 +374,7 @@ def _picture(job: Job, data: Tile, scratch: Path, sidecar: Sidecar, clock: _Cloc
         else:
             planes["image"] = planes["residual"]
     imaged.seeded = None if tile is data else tile
+    imaged.data = data
     imaged.cards["NSEEDS"] = (0 if seeds is None else len(seeds), "sources treated apart")
     return imaged
 

@@ -28,7 +28,16 @@ from .weighting import Tile
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Seeds", "add_to_image", "add_to_model", "choose", "mask", "subtract"]
+__all__ = [
+    "Seeds",
+    "add_to_image",
+    "add_to_model",
+    "choose",
+    "corrected",
+    "mask",
+    "offsets_of",
+    "subtract",
+]
 
 #: Samples (rows x channels) a thread takes at a time.
 _CHUNK = 500_000
@@ -48,6 +57,8 @@ class Seeds:
         Mean of flux times beam, weighted over time and frequency like the image.
     offsets : (n, 3) array
         Direction cosines ``(l, m, n - 1)`` about the phase centre, as the baselines see them.
+    only : (n,) int array, optional
+        The one integration in which each shines; all, if absent.
     """
 
     ra_deg: np.ndarray
@@ -55,9 +66,22 @@ class Seeds:
     spectra_jy: np.ndarray
     apparent_jy: np.ndarray
     offsets: np.ndarray
+    only: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ra_deg)
+
+    def head(self, n: int) -> Seeds:
+        """Return the first ones; `choose` puts the brightest first."""
+        only = None if self.only is None else self.only[:n]
+        return Seeds(
+            self.ra_deg[:n],
+            self.dec_deg[:n],
+            self.spectra_jy[:n],
+            self.apparent_jy[:n],
+            self.offsets[:n],
+            only,
+        )
 
 
 def choose(
@@ -103,8 +127,7 @@ def choose(
         (beam.weights * beam.samples(a, d) * spectrum).sum() / total
         for a, d, spectrum in zip(ra, dec, spectra, strict=True)
     ]
-    offsets = _offsets(ra, dec, *wcs.wcs.crval, scale)
-    return Seeds(ra, dec, spectra, np.array(apparent, float), offsets)
+    return Seeds(ra, dec, spectra, np.array(apparent, float), offsets_of(ra, dec, wcs, scale))
 
 
 def _in_main_lobe(catalog: pd.DataFrame, wcs, freq_hz: float) -> pd.DataFrame:
@@ -155,12 +178,7 @@ def subtract(
     from casacore.tables import table
 
     shutil.copytree(tile.path, out)
-    attenuated = np.array(
-        [
-            beam.samples(ra, dec) * spectrum
-            for ra, dec, spectrum in zip(seeds.ra_deg, seeds.dec_deg, seeds.spectra_jy, strict=True)
-        ]
-    )  # (n_seeds, n_time, n_chan)
+    attenuated = _attenuated(seeds, beam)
     rows = max(1, _CHUNK // len(tile.freq_hz))
     with table(str(out), ack=False, readonly=False) as main, ThreadPoolExecutor(threads) as pool:
         n_rows = main.nrows()
@@ -183,10 +201,84 @@ def subtract(
     return replace(tile, path=out)
 
 
-def _offsets(ra_deg, dec_deg, ra0_deg: float, dec0_deg: float, scale: float) -> np.ndarray:
-    """Return ``(l, m, n - 1)`` of directions about the phase centre, shape (n, 3)."""
-    ra, dec = np.deg2rad(ra_deg) - np.deg2rad(ra0_deg), np.deg2rad(dec_deg)
-    dec0 = np.deg2rad(dec0_deg)
+def _attenuated(seeds: Seeds, beam: TileBeam) -> np.ndarray:
+    """Return the fluxes that the dishes see, (n_seeds, n_time, n_chan)."""
+    attenuated = np.array(
+        [
+            beam.samples(ra, dec) * spectrum
+            for ra, dec, spectrum in zip(seeds.ra_deg, seeds.dec_deg, seeds.spectra_jy, strict=True)
+        ]
+    )
+    if seeds.only is not None:
+        attenuated *= (np.arange(attenuated.shape[1]) == seeds.only[:, None])[:, :, None]
+    return attenuated
+
+
+def corrected(
+    left: Tile, seeds: Seeds, beam: TileBeam, smearing: Smearing, bands: int, threads: int = 1
+) -> Seeds:
+    """Return seeds with the spectra that the visibilities themselves show.
+
+    A seed's flux in a band is corrected by its least-squares fit to what is left of the data,
+    ``sum w Re(p* r) / sum w |p|^2`` with its predicted visibilities p, the residual r and the
+    weights w, each seed for itself.
+
+    Parameters
+    ----------
+    left : Tile
+        Measurement Set without the seeds, from `subtract`.
+    seeds, beam, smearing, threads
+        As of `subtract`.
+    bands : int
+        Parts of the band in each of which a spectrum may be off by another factor.
+    """
+    from dataclasses import replace
+
+    from casacore.tables import table
+
+    attenuated, n_chan = _attenuated(seeds, beam), len(left.freq_hz)
+    product, norm = np.zeros((2, len(seeds), n_chan))
+    rows = max(1, _CHUNK // n_chan)
+    with table(str(left.path), ack=False) as main, ThreadPoolExecutor(threads) as pool:
+        for start in range(0, main.nrows(), rows):
+            n = min(rows, main.nrows() - start)
+            uvw = main.getcol("UVW", start, n)
+            moment = np.searchsorted(left.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9)
+            data = main.getcol(left.column, start, n)[:, :, [0, -1]].mean(axis=2)
+            weight = main.getcol("WEIGHT", start, n)[:, [0, -1]].sum(axis=1)[:, None]
+            weight = weight * ~main.getcol("FLAG", start, n)[:, :, [0, -1]].any(axis=2)
+
+            def fit(k: int, uvw=uvw, moment=moment, data=data, weight=weight) -> None:
+                one = slice(k, k + 1)
+                model = _predict(
+                    uvw, moment, seeds.offsets[one], attenuated[one], left.freq_hz, smearing
+                )
+                product[k] += (weight * (model.conj() * data).real).sum(axis=0)
+                norm[k] += (weight * np.abs(model) ** 2).sum(axis=0)
+
+            list(pool.map(fit, range(len(seeds))))
+    spectra = seeds.spectra_jy.copy()
+    for part in np.array_split(np.arange(n_chan), min(bands, n_chan)):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            change = product[:, part].sum(axis=1) / norm[:, part].sum(axis=1)
+        spectra[:, part] *= 1 + np.nan_to_num(change)[:, None]
+    return replace(seeds, spectra_jy=spectra)
+
+
+def offsets_of(ra_deg, dec_deg, wcs, scale: float = 1.0) -> np.ndarray:
+    """Return ``(l, m, n - 1)`` of directions about the centre of an image, shape (n, 3).
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : (n,) array
+        ICRS.
+    wcs : astropy.wcs.WCS
+        Celestial coordinates of the image.
+    scale : float
+        How many times larger the field appears to the baselines than it is (aberration).
+    """
+    ra0, dec0 = np.deg2rad(wcs.wcs.crval)
+    ra, dec = np.deg2rad(ra_deg) - ra0, np.deg2rad(dec_deg)
     east = scale * np.cos(dec) * np.sin(ra)
     north = scale * (np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra))
     squared = east**2 + north**2

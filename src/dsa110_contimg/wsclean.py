@@ -142,6 +142,8 @@ def outputs(recipe: Recipe, prefix: str | Path) -> dict[str, Path]:
 
 
 _UNITS = {"": 1.0, "K": 1e3, "m": 1e-3, "µ": 1e-6, "u": 1e-6, "n": 1e-9, "p": 1e-12}
+#: What comes before the first major cycle of each image.
+_FIRST = " == Deconvolving (1)"
 _PEAK = re.compile(r"^Initial peak: (\S+) ?(\S*?)Jy")
 
 
@@ -155,6 +157,8 @@ def watch(growth: float = 2.0) -> Callable[[str], str | None]:
 
     def check(line: str) -> str | None:
         nonlocal lowest
+        if line.startswith(_FIRST):
+            lowest = math.inf  # another image
         match = _PEAK.match(line)
         if not match:
             return None

@@ -170,3 +170,14 @@ def test_sources_outside_the_image_are_taken_out_but_not_put_back(wcs, beam):
     blank = np.zeros((SIZE, SIZE), np.float32)
     assert not seeding.add_to_image(blank, seeds, (0.01, 0.005, 30.0), wcs).any()
     assert not seeding.add_to_model(blank, seeds, wcs).any()
+
+
+def test_spectra_are_corrected_by_the_visibilities(ms, sky, wcs, beam, tmp_path):
+    """Fluxes 10 % and spectral indices 0.5 off."""
+    tile = read_tile(ms)
+    wrong = catalog(sky).assign(flux_jy=sky.flux_jy * [1.1, 0.9, 1.1, 1.0], alpha=0.5)
+    seeds = seeding.choose(wrong, beam, wcs, 0.0, 10).head(3)
+    for step in range(3):
+        left = seeding.subtract(tile, seeds, beam, SHARP, tmp_path / f"{step}.ms")
+        seeds = seeding.corrected(left, seeds, beam, SHARP, bands=5, threads=2)
+    assert seeds.spectra_jy == pytest.approx(np.repeat(sky.flux_jy[:3, None], 5, axis=1), rel=0.02)

@@ -8,6 +8,7 @@ rule image:
     output:
         image=tile("image.fits"),
         maps=[tile(f"{kind}.fits") for kind in TILE_MAPS],
+        optional=[tile(name) for name in OPTIONAL],
         sidecar=tile("image.fits.json"),
     log:
         log_of("image", "{night}", "{group}"),
