@@ -130,6 +130,8 @@ def image_quality(picture: Pictured) -> Quality:
     from .tileqa import mad_rms
 
     image, residual = picture.planes["image"], picture.planes["residual"]
+    if not np.isfinite(residual).any():
+        return Quality(*[float("nan")] * 4)
     return Quality(
         float(np.nanmax(image)),
         mad_rms(residual),

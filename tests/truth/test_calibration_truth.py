@@ -1,8 +1,8 @@
 """Flagging, solving and applying against a simulated calibrator tile of which all is known.
 
-Forty antennas (three of them dead), 192 channels; random gains, delays of 2 ns, subband edges down
-by a third, interference, neighbours with a fifth of the calibrator's flux. CASA runs in processes
-of its own; tables are read back with python-casacore.
+Forty antennas (three of them dead), 192 channels; random gains that drift, delays of 2 ns, subband
+edges down by a third, interference, neighbours with a fifth of the calibrator's flux. CASA runs in
+processes of its own; tables are read back with python-casacore.
 """
 
 import json
@@ -43,6 +43,8 @@ def tile(tmp_path_factory):
             "integrations": 24,
             "neighbour_share": 0.2,
             "dead_antennas": 3,
+            "drift_amplitude": 0.4,
+            "drift_phase_deg": 80.0,
             "seed": 5,
         }
     )
@@ -102,6 +104,44 @@ def test_recovered_gains_are_the_injected_ones(tile):
     assert np.median(amplitude) ** 2 == pytest.approx(1, abs=0.01)  # the flux scale
     for dead in truth.dead:
         assert np.isnan(found[dead]).all()
+
+
+def test_gains_follow_the_drifts(tile):
+    """Gains of a minute against the injected drift, and what one gain a tile would be off by."""
+    truth, group, folder = tile
+    known = truth.gains(group)
+    gain = read_solution(folder / f"{group}.gcal")
+    times = np.unique(gain.time_mjd)
+    assert len(times) == 5  # of 24 integrations
+    assert read_sidecar(folder / f"{group}.gcal")["qa"]["gain_interval_s"] == 60
+    of_time = truth.groups[group]["start_mjd"] + (np.arange(24) + 0.5) * 12.884901888 / 86400
+    nearest = np.abs(of_time[:, None] - times).argmin(axis=1)
+    injected = np.stack([known["drift"][nearest == k].mean(axis=0) for k in range(len(times))])
+    alive = ~np.isin(known["antennas"], list(truth.dead))
+    antennas = known["antennas"][alive]
+    found = np.stack(
+        [
+            [gain.values[(gain.antenna == a) & (gain.time_mjd == t), 0] for a in antennas]
+            for t in times
+        ]
+    )[:, :, 0]  # (n_time, n_antenna, n_pol)
+    reference = list(antennas).index(
+        int(read_sidecar(folder / f"{group}.gcal")["qa"]["refant"][4:]) - 1
+    )
+
+    def relative(gains):
+        """Drift about the mean in time, against the reference and the common amplitude."""
+        drift = gains / gains.mean(axis=0)
+        drift = drift * np.exp(-1j * np.angle(drift[:, [reference]]))
+        return drift / np.abs(drift).mean(axis=1, keepdims=True)
+
+    expected = relative(injected[:, alive, None])
+    moved = np.rad2deg(np.abs(np.angle(expected)))
+    assert np.percentile(moved, 90) > 3  # one gain a tile is off by so much
+    off = relative(found) / expected
+    assert np.percentile(np.rad2deg(np.abs(np.angle(off))), 90) < 1
+    assert np.percentile(np.abs(np.abs(off) - 1), 90) < 0.007
+    assert np.percentile(np.abs(np.abs(expected) - 1), 90) > 0.01
 
 
 def test_sidecar_says_what_was_solved(tile):

@@ -164,3 +164,89 @@ def test_roughness_ignores_slopes_and_subband_edges():
     ramp = np.exp(1j * np.linspace(0, 2, N_CHAN)) * edges
     values = np.broadcast_to(ramp[None, :, None], (4, N_CHAN, 2))
     assert calibration.roughness(values, np.zeros(values.shape, bool)) < 1e-3
+
+
+def delays_of(values):
+    values = np.asarray(values, float)
+    shape = (len(values), 1, 2)
+    return Solution(
+        np.arange(len(values)),
+        np.full(len(values), 61000.0),
+        np.broadcast_to(values[:, None, None], shape),
+        np.zeros(shape, bool),
+        np.zeros(shape),
+    )
+
+
+def test_delay_far_from_the_others_is_found_and_named():
+    rng = np.random.default_rng(1)
+    values = 2 * rng.standard_normal(60)
+    assert calibration.find_delay_outliers(delays_of(values), np.arange(60)) == {}
+    values[7], values[31], values[50] = -160, 230, 400
+    alive = np.delete(np.arange(60), 50)  # a dead antenna's delay is noise
+    found = calibration.find_delay_outliers(delays_of(values), alive)
+    assert set(found) == {7, 31}
+    assert found[7] == pytest.approx(-160, abs=2)
+    assert found[31] == pytest.approx(230, abs=2)
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(0, "pass"), (1, "warn"), (3, "fail")])
+def test_verdict_on_delays(n, verdict):
+    values = np.random.default_rng(2).normal(0, 2, N_ANT)
+    values[:n] = 180.0
+    solutions = good() | {"kcal": delays_of(values)}
+    sidecar = Sidecar("calibrate")
+    names = {a: f"DSA-{a + 1:03d}" for a in range(N_ANT)}
+    figures = judge_solution(solutions, sidecar, names=names)
+    assert sidecar.verdict == verdict
+    assert figures["delay_rms_ns"] == pytest.approx(2, abs=0.8)
+    assert set(figures["delay_outliers_ns"]) == {f"DSA-{a + 1:03d}" for a in range(n)}
+    assert n == 0 or "DSA-001 +18" in sidecar.reasons[0]
+
+
+def drifting(n_ant=12, n_time=5, seed=3):
+    rng = np.random.default_rng(seed)
+    drift = (1 + 0.02 * rng.standard_normal((n_time, n_ant, 1, 2))) * np.exp(
+        0.1j * rng.standard_normal((n_time, n_ant, 1, 2))
+    )
+    common = np.linspace(0.9, 1.1, n_time)[:, None, None, None]
+    long = 0.07 * np.exp(2j * rng.standard_normal((n_ant, 1, 2)))
+    shape = (n_time * n_ant, 1, 2)
+    gains = Solution(
+        np.tile(np.arange(n_ant), n_time),
+        np.repeat(61000.0 + np.arange(n_time), n_ant),
+        (drift * common).reshape(shape),
+        np.zeros(shape, bool),
+        np.full(shape, 80.0),
+    )
+    flags = np.zeros(long.shape, bool)
+    whole = Solution(
+        np.arange(n_ant),
+        np.full(n_ant, 61002.0),
+        long,
+        flags,
+        np.full(long.shape, 300.0),
+    )
+    return whole, gains, drift
+
+
+def test_product_follows_each_antenna_and_not_the_common_amplitude():
+    long, short, drift = drifting()
+    product = calibration.follow_drifts(long, short)
+    expected = long.values * drift / np.abs(drift).mean(axis=1, keepdims=True)
+    assert product.values.reshape(drift.shape) == pytest.approx(expected)
+    assert np.abs(product.values).reshape(5, 12, 2).mean(axis=1) == pytest.approx(0.07)
+    phases = calibration.follow_drifts(long, short, amplitudes=False)
+    assert np.abs(phases.values) == pytest.approx(0.07)
+    assert np.angle(phases.values / product.values) == pytest.approx(0, abs=1e-9)
+
+
+def test_long_gain_stands_where_the_short_one_is_flagged():
+    long, short, _ = drifting()
+    short.flags[short.antenna == 4] = True
+    long.flags[5] = True
+    product = calibration.follow_drifts(long, short)
+    assert product.values[product.antenna == 4] == pytest.approx(np.stack([long.values[4]] * 5))
+    assert not product.flags[product.antenna == 4].any()
+    assert product.flags[product.antenna == 5].all()
+    assert product.snr[product.antenna == 4] == pytest.approx(300)
