@@ -349,7 +349,7 @@ def _tick(engine, plan, record: dict[str, Any]) -> tuple[int, Any]:
     work = _missing(plan, engine.layout)
     if work:
         _say_plan(plan)
-    status = 0
+    status, waiting = 0, set()
     for night, missing in work.items():
         room = housekeeping.check_space(engine.config, [plan.groups[g] for g in missing])
         if room < len(missing):
@@ -358,11 +358,16 @@ def _tick(engine, plan, record: dict[str, Any]) -> tuple[int, Any]:
         outcome = engine.make(plan, targets)
         _keep(record, outcome)
         status = status or outcome.status
+        waiting |= {f.wildcards.get("night") for f in outcome.failed if not f.quarantined}
         if outcome.stopped or engine.out_of_time or room < len(missing):
             return status, planning.make_plan(engine.config)
     if work:
         plan = planning.make_plan(engine.config)
-    over = [night for night in plan.nights if _can_close(plan, night, engine.config)]
+    over = [
+        night
+        for night in plan.nights
+        if night not in waiting and _can_close(plan, night, engine.config)
+    ]
     if not over:
         return status, plan
     status = _close(engine, plan, over, record) or status

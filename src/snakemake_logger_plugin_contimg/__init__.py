@@ -25,6 +25,8 @@ __all__ = ["LogHandler"]
 #: ``end`` ("done" or "failed"), ``rule``, ``wildcards``, ``log``, ``command``, ``attempt``, and
 #: ``seconds``; where the cluster killed a job also ``kill``, its cause and message.
 EVENTS = "CONTIMG_RUN_EVENTS"
+#: Begin of a line in a log that is not for people.
+FOR_PROGRAMS = "contimg-failure: "
 #: Lines of a failed job's log that are shown.
 TAIL_LINES = 12
 
@@ -56,8 +58,11 @@ class LogHandler(LogHandlerBase):
         handler = getattr(self, f"_{event}", None) if event else None
         if handler is not None:
             handler(record)
-        elif event is None and record.levelno >= ERROR and record.getMessage().strip():
-            self._print(record.getMessage().strip())
+        elif event is None and record.levelno >= ERROR:
+            text = record.getMessage().strip()
+            # A job that failed is told with the end of its log; its command is in the record.
+            if text and not text.startswith("RuleException"):
+                self._print(text)
 
     def _run_info(self, record: LogRecord) -> None:
         self.rule_totals = dict(record.stats)
@@ -93,7 +98,7 @@ class LogHandler(LogHandlerBase):
         self._note("done", record.job_id, took)
         width = len(str(self.total))
         self._print(
-            f"[{self.done:{width}}/{self.total}{self._time_left()}] {rule:<17}{what:<16}"
+            f"[{self.done:{width}}/{self.total}{self._time_left()}] {rule:<19}{what:<16}"
             f"{took:6.1f} s  ({self.rule_done[rule]} of {self.rule_totals.get(rule, '?')})"
         )
 
@@ -127,7 +132,8 @@ class LogHandler(LogHandlerBase):
         self._print(f"FAILED {rule} {what}".rstrip() + (f": {kill.message}" if kill else ""))
         for log in logs:
             path = Path(str(log))
-            lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+            text = path.read_text(errors="replace") if path.is_file() else ""
+            lines = [line for line in text.splitlines() if not line.startswith(FOR_PROGRAMS)]
             self._print("\n".join(f"    {line}" for line in [*lines[-TAIL_LINES:], f"log: {path}"]))
 
     def _note(self, end: str, jobid: int, seconds: float, **more) -> None:

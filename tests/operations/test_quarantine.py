@@ -50,7 +50,7 @@ def test_bad_data_are_set_aside_at_once_and_tried_again_when_they_change(night):
     fail(night, "convert", "T001436", "data", "the second tile cannot be used")
     status, output = night.call("tick")
     assert status == 1, output
-    assert "the second tile cannot be used (data; set aside)" in output
+    assert "the second tile cannot be used (data; attempt 1, set aside)" in output
     record = failure(night)
     assert (record["state"], record["attempts"]) == ("quarantined", 1)
     assert record["command"].startswith("python -m dsa110_contimg convert ")
