@@ -263,6 +263,9 @@ class QaOptions(Options):
     max_position_offset: Positive = 0.25
     """Largest median offset of positions from the catalogue, in minor axes of the beam, beyond
     twice its error."""
+    max_pointing_offset_deg: Positive = 0.1
+    """Largest significant distance between where the beams point and where they are assumed to, from
+    the flux ratios of the night's tiles, deg."""
 
 
 class OperationsOptions(Options):
