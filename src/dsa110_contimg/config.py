@@ -264,8 +264,8 @@ class QaOptions(Options):
     """Largest median offset of positions from the catalogue, in minor axes of the beam, beyond
     twice its error."""
     max_pointing_offset_deg: Positive = 0.1
-    """Largest significant distance between where the beams point and where they are assumed to, from
-    the flux ratios of the night's tiles, deg."""
+    """Largest significant distance between where the beams point and where they are assumed to,
+    from the flux ratios of the night's tiles, deg."""
 
 
 class OperationsOptions(Options):
