@@ -321,12 +321,11 @@ def tick(args: argparse.Namespace) -> int:
     try:
         with locking.hold(config.results, "tick"):
             housekeeping.remove_stale(config, closing.open_nights(engine.layout))
+            housekeeping.daily(config)  # first, for it may make the room that is wanted
             housekeeping.check_space(config)
             plan = planning.make_plan(config)
             with runs.recorded(config, "tick", []) as record:
                 record["exit_status"], plan = _tick(engine, plan, record)
-            if not engine.out_of_time:
-                housekeeping.daily(config)
             return record["exit_status"]
     finally:
         # Also a tick that finds the folder held tells how things are: nobody else can tell of a run
