@@ -56,6 +56,8 @@ NOUNS = {
 #: Steps of a tile, in the order of the chain.
 STEPS = ("group", "convert", "calibrate", "apply", "image", "photometry")
 TABLES = ("kcal", "bcal", "gcal")
+#: A pointing error below this many standard deviations is none.
+POINTING_SIGMA = 5.0
 _ORDER = ("pass", "warn", "fail")
 
 
@@ -229,6 +231,20 @@ def _usable(row: Mapping[str, Any]) -> bool:
     """Tell whether a row has both fluxes and no flag."""
     present = row.get("flux_jy") is not None and row.get("catalog_flux_jy") is not None
     return present and not (row.get("flags") or "").strip(" 0")
+
+
+def pointing(
+    tiles: Iterable[Mapping], sidecars: Mapping[str, Mapping[str, dict]]
+) -> dict[str, Any] | None:
+    """Return how far the beams pointed from where they were assumed to, from all usable tiles.
+
+    See `skycheck.combine_pointing`; None where no tile could tell.
+    """
+    from .skycheck import combine_pointing
+
+    usable = [t["group"] for t in tiles if t["state"] in ("pass", "warn")]
+    where = ("image.fits", "qa", "catalog", "pointing_offset")
+    return combine_pointing(dig(sidecars.get(group), *where) for group in usable)
 
 
 # --- one tile -------------------------------------------------------------------------------------
@@ -413,8 +429,8 @@ def judge_night(
     -------
     dict
         ``verdict``, ``summary`` (one sentence), ``reasons``, ``counts``, ``tiles``,
-        ``calibrations``, ``mosaics``, ``flux_scale``, ``failures`` (records of failed jobs),
-        ``rejected``, ``timings``.
+        ``calibrations``, ``mosaics``, ``flux_scale``, ``pointing``, ``failures`` (records of failed
+        jobs), ``rejected``, ``timings``.
 
     Raises
     ------
@@ -445,6 +461,7 @@ def judge_night(
         "counts": _counts(tiles, calibrations, found["mosaics"], rows),
         "flux_scale": flux_scale(rows) | {"source": source},
         "astrometry": dig(found["photometry"], "qa", "astrometry"),
+        "pointing": pointing(tiles, found["groups"]),
         "tiles": tiles,
         "calibrations": calibrations,
         "mosaics": [
@@ -566,6 +583,7 @@ def _verdict(night: Mapping[str, Any], options: QaOptions) -> tuple[str, list[st
             light.append(f"{m['name']}: " + "; ".join(m["reasons"] or [m["verdict"]]))
     light += _flux_reasons(scale, options)
     light += _position_reasons(night["astrometry"], mosaic, options)
+    light += _pointing_reasons(night["pointing"], options)
     if night["rejected"]:
         light.append(f"{_of(len(night['rejected']), 'incoming file')} could not be read")
     if night["damaged"]:
@@ -611,6 +629,21 @@ def _position_reasons(
     return [
         f"positions are off by {shift:.1f} arcsec ({astrometry['n']} sources, limit "
         f"{options.max_position_offset:g} of the beam's {beam:.0f} arcsec)"
+    ]
+
+
+def _pointing_reasons(offset: Mapping[str, Any] | None, options: QaOptions) -> list[str]:
+    """Return what is wrong with the pointing of the beams."""
+    if not offset or offset["significance"] < POINTING_SIGMA:
+        return []
+    if offset["offset_deg"] <= options.max_pointing_offset_deg:
+        return []
+    return [
+        f"beams are mispointed by {offset['offset_deg']:.2f} deg towards position angle "
+        f"{offset['position_angle_deg']:.0f} deg: {abs(offset['north_deg']):.2f} deg "
+        f"{'north' if offset['north_deg'] > 0 else 'south'}, {abs(offset['east_deg']):.2f} deg "
+        f"{'east' if offset['east_deg'] > 0 else 'west'} ({offset['n']} flux ratios on "
+        f"{_of(offset['n_tiles'], 'tile')}, limit {options.max_pointing_offset_deg:g} deg)"
     ]
 
 

@@ -14,6 +14,7 @@ from dsa110_contimg import photometry
 from dsa110_contimg.cli import main
 from dsa110_contimg.config import PhotometryOptions
 from dsa110_contimg.imaging import KINDS
+from dsa110_contimg.qa import judge_night
 
 SIZE = 1440  # 2.4 deg
 
@@ -176,17 +177,25 @@ def test_noise_only_reaches_thermal(tmp_path):
 
 
 def test_mispointed_beam_is_reported_with_its_direction(tmp_path):
+    """By the tile, and by the night that it is of."""
     sky = random_field(seed=11)
+    night = tmp_path / "nights" / "2026-01-28"
+    folder = night / "groups" / "20260128T213600"
+    folder.mkdir(parents=True)
     ms = tmp_path / "20260128T213600.cal.ms"
     imaging_data.write_tile(
         ms, sky, noise=True, n_antennas=60, n_channels=4, n_times=4, beam_offset_deg=(0.0, 0.23)
     )
-    record = image(tmp_path, ms, catalog=catalog_of(sky))
+    record = image(folder, ms, catalog=catalog_of(sky))
     offset = record["qa"]["catalog"]["pointing_offset"]
     assert offset["north_deg"] == pytest.approx(0.23, abs=0.05)
     assert offset["east_deg"] == pytest.approx(0, abs=0.05)
     assert record["verdict"] == "warn"
     assert any("mispointed" in reason for reason in record["reasons"])
+    judged = judge_night(night)
+    assert judged["pointing"]["north_deg"] == pytest.approx(0.23, abs=0.05)
+    (reason,) = (text for text in judged["reasons"] if text.startswith("beams are mispointed"))
+    assert " deg north" in reason
 
 
 def test_tile_without_data_is_blank_and_fails(field, tmp_path):

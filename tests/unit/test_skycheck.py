@@ -1,8 +1,12 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from dsa110_contimg.beam import TileBeam
+from dsa110_contimg.products import Sidecar
+from dsa110_contimg.qa import judge_night
 from dsa110_contimg.skycheck import check, combine_pointing, fit_pointing
 
 RA0, DEC0 = 359.8, 33.0  # the field straddles RA 0
@@ -120,3 +124,41 @@ def test_few_sources_say_nothing(beam):
     assert figures["flux_ratio"] is None
     assert figures["pointing_offset"] is None
     assert check(photometry(beam).head(0), beam)["completeness"] is None
+
+
+# --- a night --------------------------------------------------------------------------------------
+
+
+def night_of(folder, beam, offset, n_tiles=8):
+    """Write the sidecars of a night of tiles; fluxes scatter by 15 % about the catalogue's."""
+    night = folder / "nights" / "2026-02-03"
+    for k in range(n_tiles):
+        group = f"20260203T00{5 * k:02d}00"
+        table = photometry(beam, offset, scatter=0.15, n=40, seed=k)
+        sidecar = Sidecar("image", qa={"catalog": {"pointing_offset": fit_pointing(table, beam)}})
+        (night / "groups" / group).mkdir(parents=True)
+        sidecar.write(night / "groups" / group / f"{group}.image.fits")
+    return night
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"), [((0.0, 0.23), "0.2. deg north"), ((-0.23, 0.0), "0.2. deg west")]
+)
+def test_night_reports_a_pointing_error_with_its_direction(tmp_path, beam, offset, words):
+    judged = judge_night(night_of(tmp_path, beam, offset))
+    found = judged["pointing"]
+    assert found["n_tiles"] == 8
+    assert (found["east_deg"], found["north_deg"]) == pytest.approx(offset, abs=0.03)
+    (reason,) = (text for text in judged["reasons"] if text.startswith("beams are mispointed"))
+    assert re.search(words, reason)
+
+
+def test_night_of_good_pointing_reports_none(tmp_path, beam):
+    judged = judge_night(night_of(tmp_path, beam, (0.0, 0.0)))
+    assert judged["pointing"]["offset_deg"] < 0.03
+    assert not any("mispointed" in reason for reason in judged["reasons"])
+
+
+def test_night_without_images_says_nothing_of_pointing(tmp_path):
+    (tmp_path / "nights" / "2026-02-03" / "groups").mkdir(parents=True)
+    assert judge_night(tmp_path / "nights" / "2026-02-03")["pointing"] is None
