@@ -232,6 +232,8 @@ def apply_calibration(
         "calibrators": {c.group: c.sidecar["qa"]["calibrator"] for c in candidates},
         "chosen": chosen.group,
         "borrowed": sidecar.qa["calibration"]["borrowed"],
+        "flux_anchor": sidecar.qa["calibration"]["flux_anchor"],
+        "steady": sidecar.qa["calibration"]["steady"],
         "reasons": reasons,
     }
     sidecar.write(out, ("casatasks", "casatools", "casadata"))

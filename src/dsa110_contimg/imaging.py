@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import fitsheaders, seeding, selfcal, tclean, tileqa, wsclean
+from . import anchors, fitsheaders, seeding, selfcal, tclean, tileqa, wsclean
 from .beam import TileBeam
 from .config import ImagingOptions, SelfcalOptions, add_options, from_args
 from .errors import DataError, ToolStopped, ToolTimeout
@@ -488,7 +488,7 @@ def _figures(job: Job, imaged: Imaged | None, planes: dict[str, np.ndarray]) -> 
         "beam_minor_arcsec": minor and minor * 3600,
         "beam_pa_deg": angle,
         "selfcal": imaged.selfcal if imaged else [],
-        "calibration": job.calibrated["qa"].get("calibration"),
+        "flux_anchor": anchors.anchor_of(job.calibrated["qa"].get("calibration")),
         "phase_centre_ra_deg": job.tile.ra_deg,
         "phase_centre_dec_deg": job.tile.dec_deg,
         "pointing": job.calibrated["qa"]["pointing"],
@@ -531,15 +531,9 @@ def _cards(job: Job, sidecar: Sidecar) -> dict[str, Any]:
         if sidecar.qa.get(name) is not None:
             cards[key] = (sidecar.qa[name], text)
     calibration = job.calibrated["qa"].get("calibration") or {}
-    for key, name, text in (
-        ("CALTBL", "group", "group whose calibration was applied"),
-        ("CALSRC", "calibrator", "its calibrator"),
-        ("CALFLUX", "flux_anchor", "what the flux scale rests on"),
-    ):
-        if calibration.get(name):
-            cards[key] = (str(calibration[name])[:40], text)
-    if "steady" in calibration:
-        cards["CALSTEAD"] = (calibration["steady"], "its flux is known to be steady")
+    if calibration.get("group"):
+        cards["CALTBL"] = (str(calibration["group"])[:40], "group whose calibration was applied")
+    cards |= anchors.cards(anchors.anchor_of(calibration))
     cards["PRESET"] = (job.options.preset, "imaging preset")
     cards["IMAGER"] = (job.options.engine, "program that cleaned")
     return cards

@@ -112,6 +112,7 @@ def read_night(path: Path, folder: Path) -> Night:
         "image_sha256": qa.get("image_sha256") or "",
         "image_version": qa.get("image_version") or "",
         "correction": qa.get("correction"),
+        "steady": (qa.get("flux_anchor") or {}).get("steady"),
         "RAOFF_arcsec": offset.get("ra_offset_arcsec"),
         "DECOFF_arcsec": offset.get("dec_offset_arcsec"),
         "offset_error_arcsec": offset.get("error_arcsec"),
@@ -366,6 +367,8 @@ def main(args: argparse.Namespace) -> None:
     for entry in judged:
         if entry["n_reference"] < entry["n_candidates"] / 2:
             sidecar.warn(f"{entry['epoch']}: more than half of the reference sources seem variable")
+    if varying := [e["epoch"] for e in judged if e.get("steady") is False]:
+        sidecar.warn(f"{', '.join(varying)}: calibrated on what is not known to be steady")
     for name, content in (("variability.csv", measures), ("candidates.csv", ranked)):
         with replacing(args.folder / name) as temporary:
             content.to_csv(temporary, index=False, float_format="%.7g")

@@ -24,7 +24,7 @@ from reproject import reproject_interp
 from scipy import fft, ndimage, optimize
 from scipy.interpolate import RectBivariateSpline
 
-from . import __version__
+from . import __version__, anchors
 from .beam import unit_vector
 from .config import MosaicOptions, add_options, from_args
 from .correction import Correction, measure_correction
@@ -79,6 +79,8 @@ class Tile:
         Mean time, UTC.
     ra_deg, dec_deg : (n,) array
         Points all over the part of the tile with enough beam.
+    anchor : dict or None
+        What its flux scale rests on, see `anchors`.
     """
 
     group: str
@@ -90,6 +92,7 @@ class Tile:
     mjd: float
     ra_deg: np.ndarray
     dec_deg: np.ndarray
+    anchor: dict | None = None
 
     @property
     def centre(self) -> np.ndarray:
@@ -181,8 +184,9 @@ def open_tile(path: Path, options: MosaicOptions) -> Tile:
     if not enough.any():
         raise DataError(f"its primary beam is nowhere above {options.pb_limit:g}")
     ra, dec = wcs.all_pix2world(column[enough], row[enough], 0)
+    anchor = (record.get("qa") or {}).get("flux_anchor")
     return Tile(
-        parse_group(path), Path(path), header, wcs, shape, beam, _mjd(path, header), ra, dec
+        parse_group(path), Path(path), header, wcs, shape, beam, _mjd(path, header), ra, dec, anchor
     )
 
 
@@ -632,6 +636,7 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
         "mosaic", inputs=sorted(paths, key=parse_group), parameters=options.model_dump()
     )
     epoch = epoch_id(output, sorted(map(parse_group, paths)))
+    anchor = anchors.merged(t.anchor for t in tiles)
     used: dict[str, dict] = {}
     ratios, covered = [], 0.0
     kinds = ("image", "rms", "weight")
@@ -661,7 +666,8 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
                 "NLEFTOUT": (len(left_out), "tiles left out, see the sidecar"),
                 "PBLIMIT": (options.pb_limit, "tiles are cut where their beam is below"),
             }
-            _write(temporary, result, members, target, cards | correction.cards())
+            cards |= correction.cards() | anchors.cards(anchor)
+            _write(temporary, result, members, target, cards)
         if not parts:
             _write_blank(temporary, sorted(paths, key=parse_group)[0], epoch, len(left_out))
     groups = {t.group: t for t in tiles}
@@ -681,7 +687,10 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
         "tiles": [{"tile": g, "mjd": groups[g].mjd} | used[g] for g in sorted(used)],
         "left_out": left_out,
         "correction": correction.figures(),
+        "flux_anchor": anchor,
     }
+    if words := anchors.warning(anchor):
+        sidecar.warn(words)
     if not used:
         sidecar.fail(
             "no tile could be used: " + "; ".join(f"{e['tile']} {e['reason']}" for e in left_out)

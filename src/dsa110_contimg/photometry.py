@@ -718,7 +718,9 @@ def main(args: argparse.Namespace) -> None:
         inputs=[args.image, args.catalog],
         parameters=options.model_dump(),
         timings_s={"total": time.monotonic() - started},
-        qa=_figures(table) | _made_by(args.image, image_record),
+        qa=_figures(table)
+        | _made_by(args.image, image_record)
+        | {"flux_anchor": (image_record.get("qa") or {}).get("flux_anchor")},
     )
     if image_record.get("verdict") == "fail":
         sidecar.fail(f"{args.image.name} failed: " + "; ".join(image_record.get("reasons", [])))

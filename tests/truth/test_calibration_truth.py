@@ -242,6 +242,8 @@ def test_record_of_the_choice(tile):
         "calibrators": {group: "3C48"},
         "chosen": group,
         "borrowed": False,
+        "flux_anchor": "Perley-Butler 2017",
+        "steady": True,
         "reasons": [],
     }
 
