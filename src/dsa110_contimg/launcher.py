@@ -159,8 +159,8 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report",
         action="store_true",
-        help="when every job has succeeded, gather pages and statistics in one file, "
-        f"{WORKFLOW_REPORT} in the results folder",
+        help=f"at the end, gather pages and statistics in one file, {WORKFLOW_REPORT} in the "
+        "results folder; what could not be made is left out",
     )
     parser.add_argument(
         "--recalibrate",
@@ -203,11 +203,10 @@ def _nights(names: list[str]) -> list[str] | None:
 
 
 def _report(args: argparse.Namespace, config: Config) -> int:
-    """Gather pages and statistics of all jobs in one file; return Snakemake's exit status."""
+    """Gather the pages that there are, and statistics of all jobs, in one file; return 0."""
     out = config.results / WORKFLOW_REPORT
-    targets = _targets(args.targets, Layout(config.results))
     with replacing(out) as temporary:
-        if status := _snakemake(args, *targets, "--report", str(temporary), "--quiet", "all"):
+        if status := _snakemake(args, "--report", str(temporary), "--quiet", "all"):
             raise ToolError(f"{out}: snakemake --report ended with {status}; its message is above")
     print(f"report: {out}", flush=True)
     return 0

@@ -380,7 +380,7 @@ def test_captions_of_the_workflow_report_are_valid(name):
     said = io.StringIO()
     docutils.core.publish_string(text, settings_overrides={"warning_stream": said})
     assert said.getvalue() == ""
-    words = {"night": "2026-01-25", "workflow": "``in``", "candidates": "eta"}
+    words = {"night": "gaps and failures", "workflow": "``in``", "candidates": "eta"}
     assert words[name] in text
 
 

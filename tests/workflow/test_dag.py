@@ -1,5 +1,6 @@
 """Which jobs run, and for which reason: real runs of the rules with steps that do nothing."""
 
+import base64
 import fcntl
 import os
 import re
@@ -297,3 +298,26 @@ def test_a_tick_does_what_is_ready_also_after_a_killed_run(season):
     done = season.contimg("tick")
     assert done.returncode == 0, done.stdout + done.stderr
     assert season.jobs() == set()
+
+
+def test_the_workflows_report_holds_what_there_is(season):
+    """Pages that could not be made are left out; what was made is in it, with captions."""
+    other = season.nights[1][0]
+    other_night = f"{other[:4]}-{other[4:6]}-{other[6:8]}"
+    page = season.path / season.layout.night(NIGHT, "report.html")
+    page.write_text("<p>the page of a night</p>")
+    for lost in (
+        season.layout.night(other_night, "report.html"),
+        season.layout.night(other_night, "mosaic.fits"),
+        season.layout.lightcurves("candidates.csv"),
+        season.layout.lightcurves("lightcurves.parquet"),
+    ):
+        (season.path / lost).unlink()
+    done = season.snakemake("--report", "all.html")
+    assert done.returncode == 0, done.stderr
+    text = (season.path / "all.html").read_text()
+    assert base64.b64encode(page.read_bytes()).decode() in text
+    assert NIGHT in text and f'"night": "{other_night}"' not in text
+    assert "verdict with its reasons" in text  # the caption
+    assert "Continuum imaging of the DSA-110" in text
+    assert not re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)=["']https?:""", text)

@@ -170,6 +170,26 @@ def every_night(name):
     return [str(LAYOUT.night(night, name)) for night in PLAN.measured_nights]
 
 
+def shown(path):
+    """Mark a page or table for `snakemake --report`; what is missing is left out, not an error."""
+    name, night = Path(path).name, Path(path).parent.name
+    if name == "report.html" and Path(path).exists():
+        return report(
+            path,
+            caption="workflow/report/night.rst",
+            category="Nights",
+            labels={"night": night},
+        )
+    if name == "candidates.csv" and Path(path).exists():
+        return report(
+            path,
+            caption="workflow/report/candidates.rst",
+            category="Variable sources",
+            labels={"table": "candidates"},
+        )
+    return path
+
+
 def targets():
     """Every product that is kept: one that is deleted is made again."""
-    return planning.all_targets(PLAN, LAYOUT)
+    return [shown(path) for path in planning.all_targets(PLAN, LAYOUT)]

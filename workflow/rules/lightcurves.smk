@@ -7,12 +7,7 @@ rule lightcurves:
     output:
         curves=curves("lightcurves.parquet"),
         variability=curves("variability.csv"),
-        candidates=report(
-            curves("candidates.csv"),
-            caption="../report/candidates.rst",
-            category="Variable sources",
-            labels={"table": "candidates"},
-        ),
+        candidates=curves("candidates.csv"),
         sidecar=curves("lightcurves.parquet.json"),
     log:
         log_of("lightcurves", "all"),

@@ -89,12 +89,7 @@ rule night_report:
         pages=night_pages,
         curves=ancient(curves("lightcurves.parquet")),
     output:
-        report(
-            nightly("report.html"),
-            caption="../report/night.rst",
-            category="Nights",
-            labels={"night": "{night}"},
-        ),
+        nightly("report.html"),
     log:
         log_of("report", "{night}", "night"),
     benchmark:
