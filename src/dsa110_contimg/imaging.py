@@ -8,6 +8,8 @@ blank, and a sidecar that says why.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import logging
 import os
 import resource
@@ -22,14 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import anchors, fitsheaders, seeding, selfcal, tclean, tileqa, wsclean
+from . import __version__, anchors, fitsheaders, seeding, selfcal, tclean, tileqa, wsclean
 from .beam import TileBeam
 from .config import ImagingOptions, SelfcalOptions, add_options, from_args
 from .errors import DataError, ToolStopped, ToolTimeout
 from .external import find_tool, run_tool
-from .products import Sidecar, beside, read_sidecar, sidecar_path
+from .products import Sidecar, beside, night_of, read_sidecar, sidecar_path
 from .recipes import Recipe, optional_products, resolve, safer
 from .restore import fit_beam, restore
+from .runs import commit
 from .smearing import Smearing
 from .weighting import Tile, Weighting, read_tile, weigh
 
@@ -530,10 +533,23 @@ def _cards(job: Job, sidecar: Sidecar) -> dict[str, Any]:
     ):
         if sidecar.qa.get(name) is not None:
             cards[key] = (sidecar.qa[name], text)
+    if sidecar.qa.get("rms_over_thermal"):
+        cards["QASCORE"] = (1 / sidecar.qa["rms_over_thermal"], "thermal over measured noise")
     calibration = job.calibrated["qa"].get("calibration") or {}
-    if calibration.get("group"):
-        cards["CALTBL"] = (str(calibration["group"])[:40], "group whose calibration was applied")
+    if group := calibration.get("group"):
+        cards["CALTBL"] = (str(group)[:40], "group whose calibration was applied")
+        moment = f"{night_of(group)}T{group[9:11]}:{group[11:13]}:{group[13:15]}"
+        cards["CALDATE"] = (moment, "start of that group, UTC")
     cards |= anchors.cards(anchors.anchor_of(calibration))
+    cards["PIPEVERS"] = (__version__, "version of dsa110-contimg")
+    if sha := commit():
+        cards["GITSHA"] = (sha, "commit of dsa110-contimg")
+    values = {k: v for k, v in sidecar.parameters.items() if k != "threads"}
+    text = json.dumps(values, sort_keys=True, default=str)
+    cards["CFGHASH"] = (hashlib.sha256(text.encode()).hexdigest()[:12], "of the imaging options")
+    cards["CHANAVG"] = (job.smearing.channels, "channels averaged; the response counts it")
+    cards["ABERSCAL"] = (job.scale, "magnification by aberration, taken out of CDELT")
+    cards["PBLIMIT"] = (job.options.pb_limit, "corrected images are blank below this response")
     cards["PRESET"] = (job.options.preset, "imaging preset")
     cards["IMAGER"] = (job.options.engine, "program that cleaned")
     return cards

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -155,6 +156,15 @@ def test_products_are_complete(imaged):
     header = fits.getheader(folder / "20260128T213600.image.fits")
     assert "WSCNVIS" in header
     assert header["CALTBL"] == "20260121T000000"
+    assert header["CALDATE"] == "2026-01-21T00:00:00"
+    assert header["CDELT2"] == pytest.approx(6 / 3600 / 1.0005, rel=1e-12)
+    assert 0.5 < header["QASCORE"] <= 1.1
+    assert {"PIPEVERS", "CFGHASH", "CHANAVG", "PBLIMIT", "RMSTHEO", "RMSMEAS"} <= set(header)
+    if shutil.which("fitsverify"):
+        for kind in KINDS:
+            path = folder / f"20260128T213600.{kind}.fits"
+            done = subprocess.run(["fitsverify", "-q", path], capture_output=True, text=True)
+            assert done.stdout.startswith("verification OK"), done.stdout
 
 
 def test_without_catalogue_it_is_as_right_and_less_deep(field, imaged, tmp_path):
