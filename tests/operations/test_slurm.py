@@ -11,10 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from astropy.io import fits
 
-from dsa110_contimg import runs
+from dsa110_contimg import runs, simulation
+from dsa110_contimg.products import Layout
 from operations import slurm_cluster
 from workflow.conftest import DagFolder
 
@@ -63,7 +67,8 @@ def environment(folder):
 
 #: Rules that travel to the cluster together, from calibrated data to measurements.
 TILE = ("apply", "image", "tile_photometry")
-HOG = "import time; block = b'x' * ({megabytes} << 20); time.sleep(3)"
+HOG = "import time; block = b'x' * (800 << 20); time.sleep(3)"
+SLEEP = "import time; time.sleep(75)"
 OPTIONS = ("--config", "flagging={engine: none}", "imaging={engine: tclean}")
 
 
@@ -79,12 +84,12 @@ def contimg(folder, *arguments):
     )
 
 
-def make_greedy(folder, step, megabytes):
-    """Let a step fill memory for some seconds before it does its work."""
+def make_greedy(folder, step, code):
+    """Let a step run some code before it does its work."""
     program = folder.stub() / "python"
     shell, stub = program.read_text().splitlines()
-    hog = f'{sys.executable} -c "{HOG.format(megabytes=megabytes)}" || exit'
-    lines = (shell, f'case "$*" in *"dsa110_contimg {step} "*) {hog};; esac', stub)
+    first = f'{sys.executable} -c "{code}" || exit'
+    lines = (shell, f'case "$*" in *"dsa110_contimg {step} "*) {first};; esac', stub)
     program.write_text("\n".join(lines) + "\n")
 
 
@@ -129,7 +134,7 @@ def test_a_tile_on_the_cluster_after_a_killed_run(cluster, tmp_path):
     killed.wait()
     assert slurm_cluster.queue() == {"1": "PENDING"}
 
-    make_greedy(there, "image", 800)
+    make_greedy(there, "image", HOG)
     second = contimg(there, *run)
     slurm_cluster.wait_for(lambda: slurm_cluster.queue()["1"] == "CANCELLED", "cancelling", 60)
     slurm_cluster.drain(False)
@@ -144,3 +149,74 @@ def test_a_tile_on_the_cluster_after_a_killed_run(cluster, tmp_path):
     assert (failure["rule"], failure["what"], failure["cause"]) == ("image", target, "compute")
     assert (failure["state"], failure["attempts"]) == ("retried", 1)
     assert "it exceeded its memory of 600MB" in failure["message"]
+
+
+@pytest.mark.slow
+def test_a_job_over_its_time_is_repeated_with_more(cluster, tmp_path):
+    folder = DagFolder.make(tmp_path)
+    calibrator, _ = folder.add_night(0, tiles=2)
+    solution = str(folder.layout.group(calibrator, "gcal.json"))
+    profile = profile_in(tmp_path)
+    content = yaml.safe_load((profile / "profile.yaml").read_text())
+    content["set-resources"]["calibrate"]["runtime"] = "attempt"
+    (profile / "profile.yaml").write_text(yaml.safe_dump(content))
+    make_greedy(folder, "calibrate", SLEEP)
+    status, output = finish(contimg(folder, "run", solution, "--profile", str(profile)))
+    assert status == 0, output
+    (record,) = runs.read_runs(tmp_path / "results")
+    (failure,) = record["failures"]
+    assert (failure["rule"], failure["what"], failure["cause"]) == (
+        "calibrate",
+        calibrator,
+        "compute",
+    )
+    assert (failure["state"], failure["attempts"]) == ("retried", 1)
+    assert "it exceeded its time of 00:01:00" in failure["message"]
+
+
+def real(truth, folder, *arguments):
+    """Run the workflow with its real steps on a simulated night; return the layout of results."""
+    folder.mkdir()
+    paths = [str(REPO / "src"), PLUGINS]
+    configuration = ("--configfile", str(truth.folder / "config.yaml"))
+    command = [sys.executable, "-m", "dsa110_contimg", *arguments, *configuration]
+    done = subprocess.run(
+        [*command, "--config", "results=results"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Layout(folder / "results")
+
+
+@pytest.mark.slow
+def test_a_simulated_night_on_the_cluster_is_that_of_this_machine(cluster, tmp_path):
+    """Three tiles from raw files to light curves; a tick makes them and closes the night."""
+    options = simulation.PRESETS["test"].model_copy(update={"tiles": 3})
+    truth = simulation.simulate(options, tmp_path / "night")
+    here = real(truth, tmp_path / "here", "run").results
+    profile = profile_in(tmp_path, mem_mb="3000 * attempt")
+    there = real(truth, tmp_path / "there", "tick", "--profile", str(profile)).results
+
+    assert list(there.glob("nights/*/closed.json"))
+    names = {
+        str(path.relative_to(results))
+        for results in (here, there)
+        for pattern in ("nights/**/*.fits", "nights/**/*.csv", "lightcurves/*.[cp]*")
+        for path in results.glob(pattern)
+        if path.suffix != ".json" and not path.name.startswith(".")
+    }
+    assert len([name for name in names if name.endswith(".image.fits")]) == 3
+    assert {"lightcurves/lightcurves.parquet", "lightcurves/candidates.csv"} <= names
+    for name in names:
+        if name.endswith(".fits"):
+            one, other = (fits.getdata(results / name) for results in (here, there))
+            scale = np.nanmax(np.abs(one))
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * scale, err_msg=name)
+        else:
+            read = pd.read_parquet if name.endswith(".parquet") else pd.read_csv
+            one, other = (read(results / name) for results in (here, there))
+            pd.testing.assert_frame_equal(one, other, rtol=1e-5, obj=name)
