@@ -203,5 +203,7 @@ def test_the_container_takes_its_pins_from_the_lock_files():
     assert packages == tools | {"ca-certificates", "python3", "python3-venv"}
     assert "contimg exec" in text  # sets up the environment, with the lock's hashes
     assert "pip install" not in text
-    ignored = (REPO / "deploy/Containerfile.containerignore").read_text().split()
-    assert not {"requirements.lock", "contimg", "src", "profiles", "workflow"} & set(ignored)
+    copied = {name for line in re.findall(r"^COPY (.*) ", text, re.M) for name in line.split()}
+    assert {"contimg", "Snakefile", "config", "profiles", "src", "workflow"} <= copied
+    assert {path.name for path in REPO.glob("requirements*.lock")} <= copied
+    assert all((REPO / name).exists() for name in copied)
