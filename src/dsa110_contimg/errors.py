@@ -166,7 +166,8 @@ _MEMORY = Trouble(
     "compute",
     "out of memory",
     "give the job more memory, or run fewer at once",
-    "bad_alloc|cannot allocate memory|out of memory|unable to allocate|could not allocate",
+    "bad_alloc|cannot allocate memory|out of memory|unable to allocate|could not allocate"
+    "|failed to map segment",
 )
 _KILLED = Trouble(
     "compute",

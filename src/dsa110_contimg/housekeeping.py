@@ -38,6 +38,7 @@ __all__ = [
     "probe",
     "purge",
     "remove_stale",
+    "set_times_right",
     "stale",
 ]
 
@@ -201,6 +202,45 @@ def remove_stale(config: Config, nights: Iterable[str] | None = None) -> list[Pa
     for path in found:
         remove(path)
     return found
+
+
+def set_times_right(config: Config, now: float | None = None) -> int:
+    """Date products that a clock once ahead dated in the future to now; return how many there were.
+
+    To Snakemake an input from the future is newer than all that is made of it. Whether there are
+    any is told by the folder of the records of runs, to which every run writes when it ends.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    now : float, optional
+        The present, seconds since 1970.
+    """
+    now = time.time() if now is None else now
+    layout = Layout(config.results)
+    records = layout.results / "runs"
+    if not _is_ahead(records, now):
+        return 0
+    places = [records, layout.lightcurves(), layout.results / "logs"]
+    for night in closing.nights_on_disk(layout):
+        if (closed := closing.path_of(layout, night)).is_file() and not _is_ahead(closed, now):
+            continue
+        places.append(layout.night(night))
+    paths = [path for path in layout.results.iterdir() if path.is_file()]
+    for place in places:
+        paths += [place, *place.rglob("*")]
+    ahead = [path for path in paths if _is_ahead(path, now)]
+    for path in ahead:
+        os.utime(path, (now, now), follow_symlinks=False)
+    return len(ahead)
+
+
+def _is_ahead(path: Path, now: float) -> bool:
+    try:
+        return path.lstat().st_mtime > now + 1.0
+    except FileNotFoundError:
+        return False
 
 
 # --- retention ------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ _SAME_START_S = 1.0
 _GAP_S = 5.0
 #: A change of declination larger than this is a new pointing.
 _SLEW_DEG = 0.1
+#: Begin of the reason why a file that is dated later than this does not count yet, s.
+_AHEAD, _CLOCK_S = "dated ahead of the clock", 1.0
 _CACHE_VERSION = 2
 #: Seconds since 1970 that no clock reaches.
 _FOREVER_S = 1e12
@@ -340,7 +342,11 @@ def group_files(records: Sequence[SubbandFile], options: InventoryOptions, now: 
     for record in records:
         if record.reason:
             unusable.append(record)
-        elif _is_recent(record.mtime_ns * 1e-9, options.settle_s, now):
+        elif (ahead_s := record.mtime_ns * 1e-9 - now) > _CLOCK_S:
+            # What is made of it would look older than itself, and be made again and again.
+            reason = f"{_AHEAD} by {ahead_s:.0f} s; set the clocks"
+            unusable.append(replace(record, reason=reason))
+        elif options.settle_s and now - record.mtime_ns * 1e-9 < options.settle_s:
             growing.append(record)
         else:
             usable.append(record)
@@ -475,7 +481,7 @@ def _group(
     newest = max([*arrivals, *(r.mtime_ns * 1e-9 for r in unusable)])
     if not absent:
         state = "complete"
-    elif _is_recent(newest, options.wait_s, now):
+    elif now - newest < options.wait_s:
         state = "collecting"
     else:
         state = "degraded" if len(chosen) >= options.min_subbands else "failed"
@@ -500,14 +506,6 @@ def _group(
     )
 
 
-def _is_recent(moment: float, within_s: float, now: float) -> bool:
-    """Tell whether a change is so young; one that lies in the future is as old as it is ahead.
-
-    Clocks differ, and jump: a file from far ahead must not keep its group waiting until then.
-    """
-    return abs(now - moment) < within_s
-
-
 def _nameless(cluster: list[SubbandFile], options: InventoryOptions, now: float) -> Group:
     """Make a group of files none of which can be read; its time is that of their names."""
     newest = max(r.mtime_ns * 1e-9 for r in cluster)
@@ -517,7 +515,7 @@ def _nameless(cluster: list[SubbandFile], options: InventoryOptions, now: float)
     return Group(
         id=group_id(start),
         night=night_of(group_id(start)),
-        state="collecting" if _is_recent(newest, options.wait_s, now) else "failed",
+        state="collecting" if now - newest < options.wait_s else "failed",
         files={},
         start_mjd=start,
         duration_s=0.0,
@@ -639,7 +637,8 @@ def _valid_until(
     """Return until when (seconds since 1970) an inventory stays right if no file changes."""
     mtimes = {path: mtime_ns * 1e-9 for path, _, mtime_ns in listing}
     reasons = [r["reason"] for r in inventory.rejected]
-    if "still being written" in reasons or any(map(trouble_in, reasons)):
+    passing = ("still being written", _AHEAD)
+    if any(reason.startswith(passing) or trouble_in(reason) for reason in reasons):
         return 0.0
     waiting = (g for g in inventory.groups if g.state == "collecting")
     arrivals = (max((mtimes[f] for f in g.files.values()), default=0.0) for g in waiting)

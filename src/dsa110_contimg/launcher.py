@@ -186,6 +186,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
         return _snakemake(args, *_targets(args.targets, Layout(config.results)), *args.snakemake)
     with locking.hold(config.results, "run"):
+        housekeeping.set_times_right(config)
         housekeeping.check_space(config)
         with runs.recorded(config, "run", args.targets) as record:
             status = record["exit_status"] = _rounds(args, config, nights, record)
@@ -320,6 +321,7 @@ def tick(args: argparse.Namespace) -> int:
     try:
         with locking.hold(config.results, "tick"):
             housekeeping.remove_stale(config, closing.open_nights(engine.layout))
+            housekeeping.set_times_right(config)
             housekeeping.daily(config)  # first, for it may make the room that is wanted
             housekeeping.check_space(config)
             plan = planning.make_plan(config)

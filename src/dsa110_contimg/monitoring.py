@@ -476,8 +476,12 @@ def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Aler
                 f"'contimg retry {failure['what']}' tries again"
             )
             found[f"set aside {failure['rule']} {failure['what']}"] = Alert("warning", message)
+    ahead = [r["path"] for r in state["rejected"] if "ahead of the clock" in r["reason"]]
     if data_age is not None and data_age < -CLOCK_S:
         message = f"the last data end {_span(-data_age)} from now: set the clocks"
+        found["clock"] = Alert("warning", message)
+    elif ahead:
+        message = f"{len(ahead)} raw files are dated in the future ({ahead[0]}): set the clocks"
         found["clock"] = Alert("warning", message)
     elif state["last_tick"] and state["last_tick"]["age_s"] < -CLOCK_S:
         message = f"the clock went back by {_span(-state['last_tick']['age_s'])}"

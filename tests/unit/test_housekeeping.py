@@ -384,3 +384,24 @@ def test_probing_leaves_nothing(tmp_path):
 def test_temporaries_tell_whose_they_are(tmp_path):
     name = beside(tmp_path / "x.fits").name
     assert name == f".tmp-{os.getpid()}-{HOST}-x.fits"
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+
+def test_products_from_the_future_are_dated_to_now(config, layout):
+    """The clock was a day ahead while a tile was made; what was made before stays as it is."""
+    now = time.time()
+    runs = config.results / "runs"
+    runs.mkdir()
+    for path in config.results.rglob("*"):
+        os.utime(path, (now - 1000, now - 1000))
+    assert housekeeping.set_times_right(config) == 0
+    closing.reopen(layout, NIGHT)
+    ahead = [layout.group(TILE, "ms"), layout.group(TILE, "ms") / "table.dat", runs]
+    for path in ahead:
+        os.utime(path, (now + 86400, now + 86400))
+    assert housekeeping.set_times_right(config, now) == 3
+    assert {path.stat().st_mtime for path in ahead} == {now}
+    assert layout.group(CALIBRATOR, "ms").stat().st_mtime == pytest.approx(now - 1000)
+    assert housekeeping.set_times_right(config, now) == 0

@@ -134,13 +134,18 @@ def test_an_unreadable_file_keeps_its_group_waiting_and_is_named():
     assert any("sb07" in r and "truncated" in r for r in group.reasons)
 
 
-def test_a_file_from_the_future_keeps_nothing_waiting():
-    """A clock that was far ahead when a file was written, or is behind now."""
-    options = InventoryOptions(wait_s=3600, settle_s=60)
-    ahead = [record(61081.0, sb, mtime=1e9 + 86400) for sb in range(15)]
-    assert [g.state for g in group_files(ahead, options, 1e9).groups] == ["degraded"]
-    little = [record(61081.0, sb, mtime=1e9 + 100) for sb in range(15)]
-    assert [g.state for g in group_files(little, options, 1e9).groups] == ["collecting"]
+def test_a_file_from_the_future_waits_and_is_named():
+    """The clock of its writer was ahead, or this one is behind."""
+    options = InventoryOptions(wait_s=3600)
+    ahead = [record(61081.0, sb, mtime=1e9 + 7200 * (sb == 3)) for sb in range(16)]
+    inventory = group_files(ahead, options, 1e9)
+    (group,) = inventory.groups
+    assert group.state == "collecting" and 3 not in group.files
+    assert inventory.rejected[0]["reason"] == "dated ahead of the clock by 7200 s; set the clocks"
+    assert "sb03: " in group.reasons[0] and "set the clocks" in group.reasons[0]
+    assert group_files(ahead, options, 1e9 + 7200).groups[0].state == "complete"
+    little = [record(61081.0, sb, mtime=1e9 + 0.5) for sb in range(16)]
+    assert group_files(little, options, 1e9).groups[0].state == "complete"
 
 
 def test_a_growing_file_does_not_count():

@@ -339,6 +339,12 @@ TROUBLES = [
     ({"running": RUNNING, "last_product": IDLE}, "stuck", "critical", 0),
     ({"queue": 5, "realtime_ratio": 0.9}, "slow", "info", 3600),
     ({"last_data": QUIET["last_data"] | {"age_s": -7200}}, "clock", "warning", 0),
+    (
+        {"rejected": [{"path": "x", "reason": "dated ahead of the clock by 9 s; set the clocks"}]},
+        "clock",
+        "warning",
+        0,
+    ),
     ({"last_tick": {"time_utc": "2026-02-10T13:00:00Z", "age_s": -3600}}, "clock", "warning", 0),
     (
         {"failures": [asdict(failure("G", state="quarantined")) | {"what": "G"}]},

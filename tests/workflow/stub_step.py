@@ -19,10 +19,16 @@ import time
 from pathlib import Path
 
 
+def beside(path):
+    """Name a temporary as the steps do."""
+    host = "".join(c if c.isalnum() else "_" for c in os.uname().nodename)
+    return path.with_name(f".tmp-{os.getpid()}-{host}-{path.name}")
+
+
 def write(path, text):
     """Write a file whole or not at all."""
     path = Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = beside(path)
     temporary.write_text(text)
     temporary.replace(path)
 
@@ -49,7 +55,7 @@ def touch(*products, made_of=()):
 
 
 def folder(path, made_of=(), verdict="pass"):
-    temporary = Path(path).with_name(f".tmp-{os.getpid()}-{Path(path).name}")
+    temporary = beside(Path(path))
     temporary.mkdir()
     (temporary / "content").write_text(content(Path(path).name, *made_of))
     temporary.replace(path)
