@@ -27,7 +27,7 @@ REPO = Path(__file__).resolve().parents[2]
 PLUGINS = os.environ.get("CONTIMG_PLUGINS_SLURM", "")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster():
     if why := slurm_cluster.why_not():
         pytest.skip(why)
