@@ -8,6 +8,7 @@ visibilities themselves.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,7 +203,7 @@ def weigh(
     Parameters
     ----------
     tile : Tile
-        The Measurement Set; its flags and weights are read twice, in pieces.
+        The Measurement Set; 9 bytes a sample are held in memory.
     size_px, cell_arcsec, robust, uvmin_lambda
         As given to the imager: they fix the uv cells and the weights.
     padding : float
@@ -219,20 +220,19 @@ def weigh(
         With ``n_visibilities`` 0, and NaN for noise and frequency, if nothing is left to image.
     """
     grid_px = round(size_px * padding)
-    cells = np.deg2rad(cell_arcsec / 3600) * grid_px  # cells of the uv grid per wavelength
     density = np.zeros((grid_px // 2 + 1) * grid_px)
-    n_total = n_unflagged = n_used = 0
-    complete = np.zeros(tile.n_antennas**2 * len(tile.freq_hz), np.float32)
-    for chunk in _samples(tile, uvmin_lambda):
-        n_total += chunk.n_total
-        n_unflagged += len(chunk.weight)
-        n_used += int(chunk.used.sum())
-        if len(chunk.weight):
-            np.maximum.at(complete, chunk.baseline, chunk.weight)
-            # The density counts the short baselines too, though they do not enter the image.
-            density += np.bincount(
-                _cell(chunk, cells, grid_px), chunk.weight, minlength=density.size
-            )
+    complete = np.zeros((tile.n_antennas**2, len(tile.freq_hz)), np.float32)
+    blocks = list(_blocks(tile, grid_px, cell_arcsec, uvmin_lambda))
+    for block in blocks:
+        # The density counts the short baselines too, though they do not enter the image.
+        cell, weight = block.cell.ravel(), block.weight.ravel()
+        density += np.bincount(cell, weight, minlength=density.size)
+        for rows in block.by_moment():
+            pair = block.pair[rows]
+            complete[pair] = np.maximum(complete[pair], block.weight[rows])
+    n_total = sum(block.n_total for block in blocks)
+    n_unflagged = sum(np.count_nonzero(block.weight) for block in blocks)
+    n_used = sum(np.count_nonzero(block.weight * block.used) for block in blocks)
     shape = (len(tile.time_mjd), len(tile.freq_hz))
     flagged = 1 - n_unflagged / n_total if n_total else 1.0
     if n_used == 0:
@@ -241,23 +241,25 @@ def weigh(
         return Weighting(0, n_total, flagged, np.zeros(shape), *none, nan, nan, nan)
     # Noise of Stokes I, half the sum of two correlations, if all its raw data are good.
     time_bandwidth = tile.interval_s[:, None] * np.abs(tile.width_hz)
-    variance_full = (sefd_jy**2 / (2 * time_bandwidth) / 2).ravel()
+    variance_full = sefd_jy**2 / (2 * time_bandwidth) / 2
     total, squares = density.sum(), (density**2).sum()
-    sums = np.zeros(shape[0] * shape[1])
+    sums = np.zeros(shape)
     pairs = np.zeros((4, tile.n_antennas**2))  # u, v, w times weight; weight
     variance = natural = 0.0
-    for chunk in _samples(tile, uvmin_lambda):
-        factor = briggs_factor(density[_cell(chunk, cells, grid_px)], total, squares, robust)
-        weight = np.where(chunk.used, chunk.weight * factor, 0.0)
-        sigma2 = variance_full[chunk.sample] * (complete[chunk.baseline] / chunk.weight)
-        variance += (weight**2 * sigma2).sum()
-        natural += (1 / sigma2[chunk.used]).sum()
-        sums += np.bincount(chunk.sample, weight, minlength=sums.size)
-        of_row = np.bincount(chunk.row, weight, minlength=len(chunk.pair))
-        for total_of, factors in zip(pairs, (*chunk.uvw_m.T, 1.0), strict=True):
-            total_of += np.bincount(chunk.pair, of_row * factors, minlength=total_of.size)
+    for block in blocks:
+        used = block.weight * block.used
+        factor = briggs_factor(density[block.cell], total, squares, robust)
+        weight = used * factor
+        # The variance of a sample is this over its weight.
+        scaled = variance_full[block.moment] * complete[block.pair]
+        variance += np.einsum("ij,ij,ij", weight, factor, scaled)
+        natural += (used / np.where(scaled > 0, scaled, np.inf)).sum()
+        for rows in block.by_moment():
+            sums[block.moment[rows.start]] += weight[rows].sum(axis=0)
+        of_row = weight.sum(axis=1)
+        for total_of, factors in zip(pairs, (*block.uvw_m.T, 1.0), strict=True):
+            total_of += np.bincount(block.pair, of_row * factors, minlength=total_of.size)
     imaged = pairs[3] > 0
-    sums = sums.reshape(shape)
     return Weighting(
         n_visibilities=n_used,
         n_total=n_total,
@@ -272,29 +274,33 @@ def weigh(
 
 
 @dataclass(frozen=True)
-class _Samples:
-    """Unflagged Stokes I samples of a piece of a Measurement Set.
+class _Block:
+    """Stokes I samples of some rows of a Measurement Set; flagged ones have no weight.
 
     `used` tells those above the shortest baseline, `n_total` counts flagged ones too.
     """
 
     n_total: int
-    uvw_m: np.ndarray  # of each row
-    pair: np.ndarray  # of each row: index of antenna x antenna
-    row: np.ndarray
-    u: np.ndarray  # wavelengths
-    v: np.ndarray
-    weight: np.ndarray
-    sample: np.ndarray  # index of integration x channel
-    baseline: np.ndarray  # index of antenna x antenna x channel
+    uvw_m: np.ndarray  # (rows, 3)
+    pair: np.ndarray  # (rows,): index of antenna x antenna
+    moment: np.ndarray  # (rows,): index of the integration
+    weight: np.ndarray  # (rows, channels)
     used: np.ndarray
+    cell: np.ndarray  # index of the uv cell
+
+    def by_moment(self) -> Iterator[slice]:
+        """Yield runs of rows of one integration each."""
+        edges = np.flatnonzero(np.diff(self.moment)) + 1
+        for start, stop in itertools.pairwise([0, *edges.tolist(), len(self.moment)]):
+            yield slice(start, stop)
 
 
-def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
+def _blocks(tile: Tile, grid_px: int, cell_arcsec: float, uvmin_lambda: float) -> Iterator[_Block]:
     from casacore.tables import table
 
     n_chan = len(tile.freq_hz)
     per_metre = tile.freq_hz / C_M_S
+    cells = np.deg2rad(cell_arcsec / 3600) * grid_px  # cells of the uv grid per wavelength
     with table(str(tile.path), ack=False) as main:
         has_spectrum = "WEIGHT_SPECTRUM" in main.colnames() and main.iscelldefined(
             "WEIGHT_SPECTRUM", 0
@@ -303,43 +309,39 @@ def _samples(tile: Tile, uvmin_lambda: float) -> Iterator[_Samples]:
         for start in range(0, main.nrows(), step):
             n = min(step, main.nrows() - start)
             # Imagers drop a Stokes I sample if either of its correlations is flagged.
-            good = ~main.getcol("FLAG", start, n)[:, :, [0, -1]].any(axis=2)
-            good &= ~main.getcol("FLAG_ROW", start, n)[:, None]
+            flag = main.getcol("FLAG", start, n)
+            bad = flag[:, :, 0] | flag[:, :, -1]
+            bad |= main.getcol("FLAG_ROW", start, n)[:, None]
             first, second = main.getcol("ANTENNA1", start, n), main.getcol("ANTENNA2", start, n)
-            pair = first.astype(np.int64) * tile.n_antennas + second
             cross = first != second
-            good &= cross[:, None]
+            bad |= ~cross[:, None]
             if has_spectrum:
-                weight = main.getcol("WEIGHT_SPECTRUM", start, n)[:, :, [0, -1]].sum(axis=2)
+                weight = main.getcol("WEIGHT_SPECTRUM", start, n)
+                weight = weight[:, :, 0] + weight[:, :, -1]
             else:
-                weight = main.getcol("WEIGHT", start, n)[:, [0, -1]].sum(axis=1)[:, None]
-                weight = np.broadcast_to(weight, good.shape)
-            good &= weight > 0
+                weight = main.getcol("WEIGHT", start, n)[:, [0, -1]].sum(axis=1)
+                weight = np.repeat(weight[:, None], n_chan, axis=1)
+            weight[bad | (weight < 0)] = 0
             uvw = main.getcol("UVW", start, n)
-            moment = np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9)
-            row, channel = np.nonzero(good)
-            u, v = uvw[row, 0] * per_metre[channel], uvw[row, 1] * per_metre[channel]
-            yield _Samples(
+            length = np.hypot(uvw[:, 0], uvw[:, 1])
+            yield _Block(
                 n_total=int(cross.sum()) * n_chan,
                 uvw_m=uvw,
-                pair=pair,
-                row=row,
-                u=u,
-                v=v,
-                weight=weight[row, channel],
-                sample=moment[row] * n_chan + channel,
-                baseline=pair[row] * n_chan + channel,
-                used=np.hypot(u, v) >= uvmin_lambda,
+                pair=first.astype(np.int64) * tile.n_antennas + second,
+                moment=np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9),
+                weight=weight,
+                used=length[:, None] * per_metre >= uvmin_lambda,
+                cell=_cell(uvw[:, :2], per_metre * cells, grid_px),
             )
 
 
-def _cell(chunk: _Samples, cells: float, grid_px: int) -> np.ndarray:
-    """Return the index of each sample's uv cell; the plane is folded to v >= 0.
+def _cell(uv_m: np.ndarray, cells_per_m: np.ndarray, grid_px: int) -> np.ndarray:
+    """Return the index of the uv cell of rows and channels; the plane is folded to v >= 0.
 
     Samples beyond the grid, finer than the image's pixels resolve, share its edge.
     """
-    sign = np.where(chunk.v < 0, -1, 1)
+    folded = uv_m * np.where(uv_m[:, 1] < 0, -1, 1)[:, None]
     half = grid_px // 2
-    x = np.clip(np.floor(sign * chunk.u * cells).astype(np.int64) + half, 0, grid_px - 1)
-    y = np.clip(np.floor(sign * chunk.v * cells).astype(np.int64), 0, half)
-    return y * grid_px + x
+    x = np.floor(folded[:, :1] * cells_per_m).astype(np.int32) + half
+    y = np.floor(folded[:, 1:] * cells_per_m).astype(np.int32)
+    return np.clip(y, 0, half) * grid_px + np.clip(x, 0, grid_px - 1)
