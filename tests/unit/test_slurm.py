@@ -3,13 +3,19 @@
 SLURM's programs are stand-ins here; tests/operations has the real ones.
 """
 
+import json
+import logging
+import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dsa110_contimg import failures, slurm
 from dsa110_contimg.errors import MachineError, ToolAbsent
 from dsa110_contimg.products import Layout
+from snakemake_logger_plugin_contimg import EVENTS, LogHandler
 
 
 @pytest.fixture
@@ -180,3 +186,69 @@ def test_attempts_of_several_runs_add_up(tmp_path):
         assert (failure.attempts, failure.state) == (attempts, state)
     failure = failures.note(layout, event("failed", 1, kill=KILL), "changed")
     assert (failure.attempts, failure.state) == (1, "waiting")
+
+
+# --- what the logger tells of jobs that travel together -----------------------------------------
+
+
+@pytest.fixture
+def logger(tmp_path, monkeypatch):
+    """Return the logger, with three jobs of a tile at work, and what it has told."""
+    told = tmp_path / "events"
+    monkeypatch.setenv(EVENTS, str(told))
+    handler = LogHandler.__new__(LogHandler)
+    handler.__post_init__()
+    for jobid, rule in enumerate(("apply", "image", "tile_photometry")):
+        info = {"jobid": jobid, "rule_name": rule, "wildcards": {"group": GROUP}}
+        info |= {"log": [str(tmp_path / f"{rule}.log")], "shellcmd": f"{rule} > log"}
+        handler.emit(record("job_info", **info))
+    return handler, lambda: [json.loads(line) for line in told.read_text().splitlines()]
+
+
+def record(event, **fields):
+    return SimpleNamespace(event=event, levelno=logging.ERROR, **fields)
+
+
+def group_error(handler, folder, **more):
+    """Report the failure of the chain as Snakemake does: as a whole, then job by job."""
+    rules = ("apply", "image", "tile_photometry")
+    jobs = [
+        {"jobid": n, "rule_name": rule, "log": [str(folder / f"{rule}.log")]}
+        for n, rule in enumerate(rules)
+    ]
+    aux = [str(folder / "slurm.log")]
+    handler.emit(record("group_error", job_error_info=jobs[::-1], aux_logs=aux, **more))
+    for job in jobs:
+        handler.emit(record("job_error", aux={}, **job))
+
+
+def test_of_jobs_that_travel_together_the_one_that_failed_is_told(logger, tmp_path, capsys):
+    handler, told = logger
+    for age, rule in ((20, "apply"), (10, "image")):  # the third never began
+        (tmp_path / f"{rule}.log").write_text(f"words of {rule}\n")
+        moment = time.time() - age
+        os.utime(tmp_path / f"{rule}.log", (moment, moment))
+    group_error(handler, tmp_path)
+    assert [(e["end"], e["rule"], e["attempt"]) for e in told()] == [("failed", "image", 1)]
+    assert "kill" not in told()[0]
+    shown = capsys.readouterr().err
+    assert "FAILED image" in shown and "words of image" in shown
+    assert "words of apply" not in shown
+
+
+def test_a_chain_that_the_cluster_killed_is_told_with_the_reason(logger, tmp_path, program):
+    handler, told = logger
+    program("scontrol", f"echo {FACTS.format('TIMEOUT')}")
+    (tmp_path / "apply.log").write_text("")
+    group_error(handler, tmp_path, external_jobid="4")
+    for rule, jobid in (("apply", 0), ("image", 1)):  # the second attempt
+        info = {"jobid": jobid, "rule_name": rule, "wildcards": {"group": GROUP}}
+        handler.emit(record("job_info", log=[], shellcmd=rule, **info))
+        handler.emit(record("job_finished", job_id=jobid))
+    first, *later = told()
+    assert (first["rule"], first["kill"]["cause"]) == ("apply", "compute")
+    assert "it exceeded its time of 00:30:00" in first["kill"]["message"]
+    assert [(e["end"], e["rule"], e["attempt"]) for e in later] == [
+        ("done", "apply", 2),
+        ("done", "image", 1),
+    ]
