@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from . import calplan, catalogs, closing, epochs, failures, ingest, locking
@@ -63,6 +63,8 @@ class Plan:
         Which group calibrates, and which solutions serve which group.
     epochs : dict of str to epochs.NightPlan
         Tiles of each mosaic, by night.
+    joint : dict
+        By night and field, the tiles of a field that is imaged from its visibilities.
     optional : tuple of str
         Tables of a night that the configuration asks for, beside its photometry.
     measured : tuple of str
@@ -81,6 +83,7 @@ class Plan:
     groups: dict[str, ingest.Group]
     calibration: calplan.CalibrationPlan
     epochs: dict[str, epochs.NightPlan]
+    joint: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
     settled: frozenset[str] = frozenset()
@@ -148,10 +151,13 @@ def _plan(
     set_aside = {f.what for f in holding if f.rule != "calibrate"}
     settled = frozenset(g for night in nights for g in closing.purged_groups(layout, night))
     tiles = [g for g in sorted(settled) if layout.group(g, "photometry.csv").is_file()]
+    # What was solved on a group still serves when its data were purged.
+    purged = {i: g for i, g in groups.items() if i in settled}
+    lent = outside | {i: (purged[i], verdict) for i, verdict in _verdicts(layout, purged).items()}
     groups = {i: g for i, g in groups.items() if i not in settled and i not in set_aside}
-    verdicts = _verdicts(layout, groups) | {g: verdict for g, (_, verdict) in outside.items()}
+    verdicts = _verdicts(layout, groups) | {g: verdict for g, (_, verdict) in lent.items()}
     plan = calplan.plan_calibration(
-        [*groups.values(), *(group for group, _ in outside.values())],
+        [*groups.values(), *(group for group, _ in lent.values())],
         catalogs.all_calibrators(config.calibrators),
         config.calibration,
         records={} if os.environ.get(RECALIBRATE) else _records(layout, groups),
@@ -174,12 +180,21 @@ def _plan(
         groups=groups,
         calibration=calibration,
         epochs={night: mosaic for night, mosaic in mosaics.items() if night not in set_aside},
+        joint=epochs.plan_joint(_seen(groups, calibration), config.joint.fields),
         optional=("blind.csv",) if config.blind.enabled else (),
         measured=tuple(n for n in others if layout.night(n, "photometry.csv").is_file()),
         settled=settled,
         failures=tuple(known),
         set_aside=frozenset(set_aside),
     )
+
+
+def _seen(
+    groups: dict[str, ingest.Group], calibration: calplan.CalibrationPlan
+) -> dict[str, tuple[float, float]]:
+    """Return where the groups that become tiles look, of those with visibilities."""
+    mine = (g for i, g in groups.items() if calibration.candidates.get(i))
+    return {g.id: (g.ra_deg, g.dec_deg) for g in mine if g.ra_deg is not None}
 
 
 def _shares(config: Config) -> FieldShares | None:
@@ -438,9 +453,12 @@ def night_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[s
     ]
     names = ("photometry.csv", *plan.optional)
     tables = [layout.night(night, name) for night in epochs_of for name in names]
+    joint = [
+        layout.night(n, f"joint_{name}.fits") for n in epochs_of for name in plan.joint.get(n, ())
+    ]
     return [
-        *with_sidecars(*mosaics, *tables),
-        *(str(companion(path, kind)) for path in mosaics for kind in MOSAIC_MAPS),
+        *with_sidecars(*mosaics, *joint, *tables),
+        *(str(companion(path, kind)) for path in (*mosaics, *joint) for kind in MOSAIC_MAPS),
         *(str(layout.night(n, name)) for n in epochs_of for name in ("qa.json", "report.html")),
     ]
 
@@ -467,7 +485,7 @@ def all_targets(plan: Plan, layout: Layout) -> list[str]:
 def summary(plan: Plan, layout: Layout, night: str) -> closing.ClosedNight:
     """Return what is to be kept of a night whose products all stand."""
     arrived = {g.id: g for g in plan.inventory.groups if g.night == night}
-    groups = {g.id: g for g in plan.groups.values() if g.night == night} | arrived
+    groups = {g.id: g for g in _taken_in(layout, [night])} | arrived
     verdicts = _verdicts(layout, groups)
     return closing.summary(
         night,
