@@ -15,6 +15,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from astropy.io import fits
+
 from rawfiles import RawGroup, write_group
 from workflow.conftest import SIDEREAL_DAYS, TILE_DAYS, DagFolder
 
@@ -24,6 +28,10 @@ TRANSIT_MJD = 61081.00835
 INTEGRATION_DAYS = TILE_DAYS / 24
 #: What differs from one run to the next, by design: logs, timings, records of runs, kept state.
 VOLATILE = ("logs", "benchmarks", "runs")
+#: Files that hold the science, and columns that hold the hash or version of a file, which has the
+#: time of its making in its header.
+ENDINGS = ("fits", "csv", "parquet")
+RUNS_OWN = ("image_version", "image_sha256")
 
 
 def raw_groups(folder: Path, tiles: int, day: int = 0) -> list[list[Path]]:
@@ -114,6 +122,33 @@ def science(products: dict[str, str]) -> dict[str, str]:
     """Leave out what tells the history of the runs rather than of the sky."""
     names = ("inventory.json", "index.sqlite", "closed.json", "metrics.prom")
     return {path: made for path, made in products.items() if Path(path).name not in names}
+
+
+def assert_same_science(one: Path, other: Path) -> None:
+    """Compare real results: images to float rounding, tables row for row.
+
+    Parameters
+    ----------
+    one, other : path
+        Results folders.
+    """
+    names = [
+        {path.relative_to(folder) for ending in ENDINGS for path in folder.rglob(f"*.{ending}")}
+        for folder in (one, other)
+    ]
+    assert names[0] == names[1] and names[0]
+    for name in sorted(names[0]):
+        if name.suffix == ".fits":
+            a, b = (fits.getdata(folder / name) for folder in (one, other))
+            scale = np.nanmax(np.abs(b))
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * scale, err_msg=str(name))
+        else:
+            read = pd.read_csv if name.suffix == ".csv" else pd.read_parquet
+            a, b = (read(folder / name) for folder in (one, other))
+            own = [column for column in a if column in RUNS_OWN]
+            pd.testing.assert_frame_equal(
+                a.drop(columns=own), b.drop(columns=own), rtol=1e-5, obj=str(name)
+            )
 
 
 def kill_tree(process: subprocess.Popen) -> None:
