@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import warnings
 
@@ -69,6 +70,21 @@ def test_imager_that_diverges_twice_leaves_blank_products(ms, tmp_path, fake_wsc
         data = fits.getdata(f"{prefix}.{kind}.fits")
         assert np.isfinite(data).all() if kind == "pb" else np.isnan(data).all()
     assert sorted(p.name for p in prefix.parent.iterdir() if p.name.startswith(".")) == []
+
+
+def test_imager_that_diverges_once_is_run_again_with_safer_settings(ms, tmp_path, fake_wsclean):
+    program, once = shutil.which("wsclean"), tmp_path / "once"
+    fake_wsclean(
+        f'if [ -e {once} ]; then exec {program} "$@"; fi; touch {once}\n'
+        "echo 'Initial peak: 1 Jy at 1,1'; echo 'Initial peak: 9 Jy at 1,1'; sleep 60"
+    )
+    prefix = tmp_path / "out" / "20260128T213600"
+    assert main(["image", str(ms), str(prefix), *SMALL]) == 0
+    record = sidecar_of(prefix)
+    assert record["verdict"] != "fail"
+    assert sum("attempt 1" in reason and "diverges" in reason for reason in record["reasons"]) == 1
+    assert [line[line.index("-mgain") + 1] for line in record["commands"]] == ["0.8", "0.6"]
+    assert np.isfinite(fits.getdata(f"{prefix}.image.fits")).all()
 
 
 def test_imager_that_hangs_twice_is_a_failure(ms, tmp_path, fake_wsclean, capsys):
