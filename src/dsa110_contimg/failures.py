@@ -29,6 +29,7 @@ __all__ = [
     "classify",
     "clear",
     "fingerprint",
+    "may_pass",
     "note",
     "read",
     "read_all",
@@ -41,6 +42,8 @@ __all__ = [
 RETRIES = {"transient": 3, "compute": 2, "data": 0, "config": 0, "bug": 2}
 #: A transient failure in quarantine is tried once more after this time, s.
 RELEASE_S = 3600.0
+#: How long a night stays open for a transient failure before it closes without what failed, s.
+HOPE_S = 86400.0
 #: Programs whose change voids a record.
 TOOLS = ("wsclean", "aoflagger")
 
@@ -187,6 +190,20 @@ def holds(failure: Failure, current: str, now: dt.datetime | None = None) -> boo
     age_s = ((now or _now()) - dt.datetime.fromisoformat(failure.last_utc)).total_seconds()
     # A clock that went back must not keep it away for longer.
     return 0 <= age_s < RELEASE_S
+
+
+def may_pass(failure: Failure, now: dt.datetime | None = None) -> bool:
+    """Tell whether a failure is transient and so young that its night should wait for it.
+
+    Parameters
+    ----------
+    failure : Failure
+        The record.
+    now : datetime, optional
+        Time to judge by.
+    """
+    age_s = ((now or _now()) - dt.datetime.fromisoformat(failure.first_utc)).total_seconds()
+    return failure.cause == "transient" and age_s < HOPE_S
 
 
 def note(layout: Layout, event: Mapping[str, Any], current: str) -> Failure:

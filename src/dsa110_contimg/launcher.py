@@ -387,11 +387,16 @@ def _missing(plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
 
 
 def _can_close(plan, night: str, config: Config) -> bool:
-    """Tell whether a night is over and nothing of it is still arriving."""
-    from . import closing
+    """Tell whether a night is over, nothing of it is still arriving, and no trouble may yet pass."""
+    from . import closing, failures
 
     collecting = any(g.night == night and g.state == "collecting" for g in plan.inventory.groups)
-    return not collecting and closing.is_over(night, time.time(), config.operations.close_after_s)
+    hoping = any(f.wildcards.get("night") == night and failures.may_pass(f) for f in plan.failures)
+    return (
+        not collecting
+        and not hoping
+        and closing.is_over(night, time.time(), config.operations.close_after_s)
+    )
 
 
 def _close(engine, plan, nights: list[str], record: dict[str, Any]) -> int:

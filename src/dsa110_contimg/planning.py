@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -361,7 +362,7 @@ def _frozen() -> tuple[ingest.Inventory | None, list[str] | None]:
 
 
 def check_paths(config: Config) -> None:
-    """Raise `ConfigError` for a configured path that is not there."""
+    """Raise `ConfigError` for a configured path that is not there, or dated in the future."""
     if not config.incoming.is_dir():
         raise ConfigError(
             f"incoming: there is no folder {config.incoming}; set 'incoming' to where the "
@@ -373,6 +374,12 @@ def check_paths(config: Config) -> None:
         path = getattr(config, key)
         if path is not None and not path.is_file():
             raise ConfigError(f"{key}: there is no file {path}")
+        if path is not None and (ahead_s := path.stat().st_mtime - time.time()) > 1:
+            # Snakemake refuses what is made from it now, for it looks older.
+            raise ConfigError(
+                f"{key}: {path} is dated {ahead_s:.0f} s ahead of the clock; set the clock right, "
+                f"or 'touch {path}'"
+            )
 
 
 def _taken_in(layout: Layout, nights: Iterable[str]) -> list[ingest.Group]:

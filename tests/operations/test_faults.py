@@ -313,6 +313,10 @@ def test_a_machine_that_cannot_work_is_told_and_work_goes_on_when_it_can(faulty)
     faulty.incoming.chmod(0)
     refused(faulty, 2, "the incoming folder cannot be read (Permission denied)")
     faulty.incoming.chmod(0o755)
+    catalog = faulty.path / "demo/catalog.csv"
+    os.utime(catalog, (time.time() + 7200,) * 2)
+    refused(faulty, 2, "s ahead of the clock; set the clock right, or 'touch demo/catalog.csv'")
+    os.utime(catalog)
     status, output = faulty.tick()
     assert status == 0, output
     assert len(faulty.measured()) == 2
@@ -351,8 +355,8 @@ def test_a_clock_that_was_ahead_is_told_and_does_no_harm(faulty):
     faulty.operations = "close_after_s: 1.0e+9, min_free_gb: 0"
     assert faulty.tick()[0] == 0
     ahead_s = 86400.0
-    for path in faulty.path.rglob("*"):
-        if faulty.incoming not in path.parents:
+    for place in (faulty.results, faulty.path / ".snakemake"):
+        for path in place.rglob("*"):
             moment = path.lstat().st_mtime + ahead_s
             os.utime(path, (moment, moment), follow_symlinks=False)
     for name, key in ((".alerts.json", "last_tick"), (".inventory-cache.json.groups", "from")):
@@ -406,6 +410,7 @@ def test_a_release_after_an_hour_is_not_put_off_by_a_clock_that_goes_back(faulty
         faulty.tick()
     failure = faulty.failures()[second]
     assert failure.quarantined and failure.attempts == 4
+    assert not closing.closed_nights(faulty.layout), "the night waits for what may pass"
     faulty.fail()
     faulty.tick()
     assert second not in faulty.measured()
@@ -416,3 +421,4 @@ def test_a_release_after_an_hour_is_not_put_off_by_a_clock_that_goes_back(faulty
     status, output = faulty.tick()
     assert status == 0, output
     assert second in faulty.measured()
+    assert closing.closed_nights(faulty.layout)

@@ -4,6 +4,7 @@ The texts are those that the libraries gave when they were run on a full, read-o
 folder, or with little memory.
 """
 
+import datetime as dt
 import errno
 import json
 import os
@@ -13,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 import pytest
 
@@ -239,3 +241,14 @@ def test_a_log_tells_the_cause(tmp_path, text, cause, message):
     found = failures.classify(str(log))
     assert found[0] == cause
     assert re.search(message, found[1])
+
+
+def test_a_night_waits_a_day_for_what_may_pass():
+    moment = dt.datetime(2026, 2, 10, 12, tzinfo=dt.UTC)
+    failure = failures.Failure(
+        *("image", {}, "transient", "quarantined", "", "", "", 4),
+        *(moment.isoformat(), moment.isoformat()),
+    )
+    assert failures.may_pass(failure, moment + dt.timedelta(hours=23))
+    assert not failures.may_pass(failure, moment + dt.timedelta(hours=25))
+    assert not failures.may_pass(replace(failure, cause="compute"), moment)
