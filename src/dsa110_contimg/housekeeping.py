@@ -295,6 +295,7 @@ def plan_purge(config: Config, raw: bool = False, now: float | None = None) -> l
             if _is_due(config.retention, rule, age)
             and done.get(rule, "") < closed.closed_utc
             and (raw or rule != "raw_days")
+            and (closed.solutions or rule != "calibrator_ms_days")
         ]
         if due:
             found += _night_removals(config, layout, closed, due)

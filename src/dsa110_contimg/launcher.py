@@ -387,7 +387,7 @@ def _missing(plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
 
 
 def _can_close(plan, night: str, config: Config) -> bool:
-    """Tell whether a night is over, nothing of it is still arriving, and no trouble may yet pass."""
+    """Tell whether a night is over, all of it has arrived, and no failure of it may yet pass."""
     from . import closing, failures
 
     collecting = any(g.night == night and g.state == "collecting" for g in plan.inventory.groups)
