@@ -33,6 +33,7 @@ from .photometry import (
     without_sources,
 )
 from .products import Sidecar, read_sidecar, replacing
+from .tileqa import local_rms
 
 __all__ = ["COLUMNS", "find"]
 
@@ -42,8 +43,6 @@ COLUMNS = (
     "nearest", "nearest_arcsec", "flags", "image",
 )  # fmt: skip
 
-#: Cells in which the noise is measured, major axes of the beam.
-CELL_FWHM = 25
 #: A detection this near to a catalogue source, in major axes, is that source.
 SAME_FWHM = 0.5
 #: Catalogue sources this near, in major axes, are fitted together with a detection.
@@ -81,7 +80,7 @@ def find(plane: Plane, catalog: pd.DataFrame, options: BlindOptions) -> pd.DataF
     scale = np.sqrt(np.abs(np.linalg.det(plane.wcs.pixel_scale_matrix)))
     major_px, minor_px = (b / scale for b in plane.beam_deg[:2])
     left = without_sources(plane, known.ra_deg, known.dec_deg, known.fitted_jy.to_numpy())
-    snr = np.where(blank, 0, left / _noise(left, blank, plane.rms, major_px))
+    snr = np.where(blank, 0, left / _noise(left, blank, plane.rms, np.sqrt(major_px * minor_px)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # photutils warns where it finds nothing
         peaks = find_peaks(snr, options.threshold_sigma, box_size=2 * int(minor_px / 2) + 1)
@@ -119,17 +118,9 @@ def _known(plane: Plane, catalog: pd.DataFrame) -> pd.DataFrame:
     return known.assign(fitted_jy=np.maximum(np.nan_to_num(fit.flux), 0))
 
 
-def _noise(image: np.ndarray, blank: np.ndarray, predicted, major_px: float) -> np.ndarray:
+def _noise(image: np.ndarray, blank: np.ndarray, predicted, beam_px: float) -> np.ndarray:
     """Return the noise: what the weights predict, or what is measured around where that is more."""
-    from astropy.stats import SigmaClip
-    from photutils.background import Background2D, MADStdBackgroundRMS, MedianBackground
-
-    side = int(np.clip(CELL_FWHM * major_px, 16, min(image.shape)))
-    measured = Background2D(
-        np.where(blank, 0, image), (side, side), mask=blank, exclude_percentile=95,
-        sigma_clip=SigmaClip(3, maxiters=5), bkg_estimator=MedianBackground(),
-        bkg_rms_estimator=MADStdBackgroundRMS(),
-    ).background_rms.astype(np.float32)  # fmt: skip
+    measured = local_rms(np.where(blank, np.nan, image), beam_px)
     if predicted is not None:
         measured = np.fmax(measured, np.asarray(predicted, np.float32))
     return np.where(measured > 0, measured, np.inf)

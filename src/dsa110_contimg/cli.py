@@ -31,6 +31,7 @@ STEPS = {
     "image": ("imaging", "image a calibrated tile"),
     "photometry": ("photometry", "measure every catalogued source in an image"),
     "mosaic": ("mosaic", "co-add tiles"),
+    "joint": ("joint", "image a field from the visibilities of its tiles together"),
     "blind": ("blind", "search a mosaic for sources that the catalogue does not have"),
     "lightcurves": ("lightcurves", "combine the nights into light curves and rank variables"),
     "qa": ("qa", "judge a night from the sidecars of its products"),

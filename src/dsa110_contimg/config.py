@@ -16,7 +16,7 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import ConfigError
 
@@ -222,6 +222,39 @@ class MosaicOptions(Options):
     the correction is measured in the photometry of its tiles and recorded in the headers."""
 
 
+class JointOptions(Options):
+    """Fields that are imaged from the visibilities of all their tiles together."""
+
+    fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]+$")], str] = {}
+    """Centre (ICRS) and radius of each field, deg: ``{NAME: "RA DEC RADIUS"}``. Each night that has
+    two tiles or more of a field gets ``joint_NAME.fits``."""
+    cell_arcsec: Positive = 6.0
+    """Pixel size, arcsec."""
+    margin_deg: NonNegative = 1.2
+    """How far beyond the field sources are cleaned, too, deg."""
+    robust: Annotated[float, Field(ge=-2, le=2)] = 0.5
+    """Briggs robustness."""
+    niter: Annotated[int, Field(ge=1)] = 30000
+    """Most clean components of a cycle."""
+    cycles: Annotated[int, Field(ge=1, le=10)] = 3
+    """Runs of the imager; between them the model is taken out of each tile as its beam shows it."""
+    min_beam: Fraction = 0.3
+    """A tile with less beam towards the field's centre is left out."""
+    pb_limit: Fraction = 0.3
+    """The image is blank where sources appear with less than this part of the best response."""
+    timeout_s: Positive = 7200.0
+    """Time limit of the imager, s."""
+
+    @field_validator("fields")
+    @classmethod
+    def _three_numbers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            numbers = [float(word) for word in text.split()]  # a ValueError is reported
+            if len(numbers) != 3:
+                raise ValueError(f"{name} must be 'RA DEC RADIUS' in deg")
+        return value
+
+
 class BlindOptions(Options):
     """Search of a night's mosaic for sources that the catalogue does not have."""
 
@@ -366,6 +399,7 @@ class Config(Options):
     selfcal: SelfcalOptions = SelfcalOptions()
     photometry: PhotometryOptions = PhotometryOptions()
     mosaic: MosaicOptions = MosaicOptions()
+    joint: JointOptions = JointOptions()
     blind: BlindOptions = BlindOptions()
     lightcurves: LightcurveOptions = LightcurveOptions()
     qa: QaOptions = QaOptions()

@@ -6,14 +6,18 @@ it builds its graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .config import MosaicOptions
 from .products import group_mjd, night_of
 from .telescope import TILE_S
 
-__all__ = ["NightPlan", "plan_epochs"]
+__all__ = ["NightPlan", "plan_epochs", "plan_joint"]
+
+#: A tile sees a field whose centre is nearer than this to its own: there the beam has a third.
+FIELD_REACH_DEG = 1.7
 
 #: Tiles whose starts are further apart share hardly any sky: three tiles are 3.9 deg of right
 #: ascension, and the beam falls below 0.2 at 2 deg. A restart gap of ten minutes breaks no run.
@@ -60,6 +64,43 @@ def plan_epochs(groups: Iterable[str], options: MosaicOptions) -> dict[str, Nigh
     for group in sorted(set(groups)):
         nights.setdefault(night_of(group), []).append(group)
     return {night: NightPlan(tiles, _hours(tiles, options)) for night, tiles in nights.items()}
+
+
+def plan_joint(
+    centres: Mapping[str, tuple[float, float]], fields: Mapping[str, str]
+) -> dict[str, dict[str, list[str]]]:
+    """Find the tiles of each field that is imaged from its visibilities.
+
+    Parameters
+    ----------
+    centres : mapping
+        Right ascension and declination (ICRS, deg) of the middle of each group.
+    fields : mapping
+        ``JointOptions.fields``: name to centre and radius.
+
+    Returns
+    -------
+    dict
+        By night and field, the tiles that see the field's centre, in order of time; two or more.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, text in fields.items():
+        ra, dec, _ = map(float, text.split())
+        for group in sorted(centres):
+            if _separation_deg((ra, dec), centres[group]) < FIELD_REACH_DEG:
+                found.setdefault(night_of(group), {}).setdefault(name, []).append(group)
+    return {
+        night: several
+        for night, own in found.items()
+        if (several := {name: tiles for name, tiles in own.items() if len(tiles) > 1})
+    }
+
+
+def _separation_deg(one: tuple[float, float], other: tuple[float, float]) -> float:
+    (ra1, dec1), (ra2, dec2) = (map(math.radians, place) for place in (one, other))
+    half = math.sin((dec1 - dec2) / 2) ** 2
+    half += math.cos(dec1) * math.cos(dec2) * math.sin((ra1 - ra2) / 2) ** 2
+    return math.degrees(2 * math.asin(math.sqrt(min(half, 1.0))))
 
 
 def _hours(tiles: list[str], options: MosaicOptions) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 import datetime as dt
 
 from dsa110_contimg.config import MosaicOptions
-from dsa110_contimg.epochs import plan_epochs
+from dsa110_contimg.epochs import plan_epochs, plan_joint
 
 
 def run(start, n, step_s=309.24):
@@ -47,3 +47,13 @@ def test_overlap_option_and_empty_plan():
     hours = plan_epochs(tiles, MosaicOptions(overlap_tiles=0))["2026-01-25"].hours
     assert [t for own in hours.values() for t in own] == tiles
     assert plan_epochs([], MosaicOptions()) == {}
+
+
+def test_a_field_has_the_tiles_that_see_it_also_across_ra_zero():
+    tiles = run("2026-01-25T01:40:00", 5)
+    later = run("2026-01-26T01:36:00", 1)
+    ra = [358.0, 359.3, 0.6, 1.9, 3.2]
+    centres = {t: (r, 33.0) for t, r in zip(tiles, ra, strict=True)} | {later[0]: (0.5, 33.0)}
+    fields = {"a": "0.1 33.2 0.5", "far": "120 33 1"}
+    assert plan_joint(centres, fields) == {"2026-01-25": {"a": tiles[1:4]}}
+    assert plan_joint(centres, {}) == {}

@@ -111,6 +111,12 @@ def mosaic(out, *tiles):
     touch(out, f"{stem}.weight.fits", f"{stem}.rms.fits", made_of=tiles)
 
 
+def joint(out, *options):
+    assert all(Path(o).exists() for o in options if o.endswith((".ms", ".fits")))
+    stem = out.removesuffix(".fits")
+    touch(out, f"{stem}.weight.fits", f"{stem}.rms.fits", made_of=options)
+
+
 def blind(source, out, *options):
     assert Path(source).exists()
     touch(out, made_of=[source, *options])

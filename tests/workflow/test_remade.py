@@ -27,7 +27,7 @@ def data(group):
 
 
 def calibration(group):
-    return named(group, "kcal", "bcal", "gcal")
+    return named(group, "kcal", "bcal", "gcal", "solutions.html")
 
 
 def tile(group):
@@ -37,7 +37,7 @@ def tile(group):
 
 
 def night_products(night):
-    names = ["photometry.csv", "blind.csv", "qa.json", "report.html"]
+    names = ["mosaic.view.fits", "photometry.csv", "blind.csv", "qa.json", "report.html"]
     for name in ("mosaic", "mosaic_01"):
         names += [f"{name}.fits", f"{name}.weight.fits", f"{name}.rms.fits"]
     return {str(LAYOUT.night(night, name)) for name in names}
@@ -71,10 +71,10 @@ def written(folder):
     return found
 
 
-def remade(folder):
+def remade(folder, *options):
     before = written(folder)
     time.sleep(0.01)
-    done = folder.run()
+    done = folder.run(*options)
     assert done.returncode == 0, done.stdout + done.stderr
     after = written(folder)
     assert set(before) <= set(after), "nothing is lost"
@@ -111,3 +111,17 @@ def test_a_changed_catalogue(finished, tmp_path):
     for night, groups in zip(("2026-02-10", "2026-02-11"), season.nights, strict=True):
         expected |= night_products(night).union(*map(tile, groups)) | calibration(groups[0])
     assert remade(season) == expected
+
+
+def test_a_field_that_is_imaged_jointly_and_a_second_one(finished, tmp_path):
+    """Its own files and no others; calibrated data are made again for it, and do not stay."""
+    season = finished.copy(tmp_path / "season")
+    where = "24.4 33.2 0.5"
+    joint = [f"joint_a{kind}.fits" for kind in ("", ".weight", ".rms")]
+    nights = ("2026-02-10", "2026-02-11")
+    expected = {str(LAYOUT.night(night, name)) for night in nights for name in joint}
+    one = ("--config", f"joint={{fields: {{a: {where}}}}}")
+    assert remade(season, *one) == expected
+    assert not list(season.path.rglob("*.cal.ms"))
+    two = ("--config", f"joint={{fields: {{a: {where}, b: {where}}}}}")
+    assert remade(season, *two) == {name.replace("joint_a", "joint_b") for name in expected}

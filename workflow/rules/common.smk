@@ -30,6 +30,7 @@ wildcard_constraints:
     group=planning.excluding(PLAN.settled) + GROUP_ID,
     night="|".join(PLAN.nights) or "none",
     hour=r"\d{2}",
+    field=r"[A-Za-z0-9.+-]+",
 
 
 def tile(kind):
@@ -145,6 +146,38 @@ def night_images(wildcards):
 
 def night_tables(wildcards):
     return tile_tables(PLAN.epochs[wildcards.night].tiles)
+
+
+def again(kind):
+    """Calibrated data of a group that are made once more for a field, with wildcards."""
+    folder = LAYOUT.group("{group}", night="{night}") / "joint_{field}"
+    return str(folder / f"{{group}}.{kind}")
+
+
+def field_sets(kind):
+    """The same of the tiles of a field."""
+    return lambda wildcards: [
+        again(kind).format(group=group, **wildcards)
+        for group in PLAN.joint[wildcards.night][wildcards.field]
+    ]
+
+
+def field_tiles(kind):
+    """A product of the tiles of a field."""
+    return lambda wildcards: [
+        str(LAYOUT.group(group, kind))
+        for group in PLAN.joint[wildcards.night][wildcards.field]
+    ]
+
+
+def field_place(wildcards):
+    """Centre and radius of a field."""
+    return CONFIG.joint.fields[wildcards.field]
+
+
+def joint_options():
+    """Options of joint imaging; a field more is no reason to image the others again."""
+    return shlex.join(to_args(CONFIG.joint.model_copy(update={"fields": {}})))
 
 
 def night_products(wildcards):

@@ -92,3 +92,56 @@ rule night_blind:
     shell:
         "python -m dsa110_contimg blind {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"
+
+
+# Calibrated data are temporary: for a field that is imaged from its visibilities they are made again,
+# for each field by itself, or a new field would have the others imaged again.
+rule field_apply:
+    input:
+        ms=tile("ms"),
+        tables=candidates,
+    output:
+        ms=temp(directory(again("cal.ms"))),
+        sidecar=temp(again("cal.ms.json")),
+        record=temp(again("calibration.json")),
+    log:
+        log_of("joint", "{night}", "{field}_{group}"),
+    benchmark:
+        timing_of("joint", "{night}", "{field}_{group}")
+    conda:
+        "../envs/casa.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        code=code("apply"),
+        candidates=candidate_options,
+        options=options("apply"),
+    shell:
+        "python -m dsa110_contimg apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"
+
+
+rule field_image:
+    input:
+        sets=field_sets("cal.ms"),
+        sidecars=field_sets("cal.ms.json"),
+        images=field_tiles("image.fits"),
+        beams=field_tiles("pb.fits"),
+    output:
+        image=nightly("joint_{field}.fits"),
+        maps=[nightly(f"joint_{{field}}.{kind}.fits") for kind in MOSAIC_MAPS],
+        sidecar=nightly("joint_{field}.fits.json"),
+    log:
+        log_of("joint", "{night}", "{field}"),
+    benchmark:
+        timing_of("joint", "{night}", "{field}")
+    conda:
+        "../envs/imaging.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        code=code("joint"),
+        place=field_place,
+        options=joint_options(),
+    shell:
+        "python -m dsa110_contimg joint {output.image} --sets {input.sets} --images {input.images}"
+        " --field {params.place} --threads {threads} {params.options} > {log} 2>&1"
