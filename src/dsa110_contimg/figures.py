@@ -756,18 +756,18 @@ def completeness(rows: list[dict]) -> str | None:
     return png_uri(figure)
 
 
-def astrometry(offsets: np.ndarray, snr: np.ndarray) -> str | None:
-    """Draw offsets of positions from the catalogue, arcsec.
+def astrometry(sources: list[list[float]]) -> str | None:
+    """Draw offsets of positions from the catalogue.
 
     Parameters
     ----------
-    offsets : (n, 2) float array
-        Measured minus catalogue, RA cos(dec) and Dec, arcsec.
-    snr : (n,) float array
-        Signal-to-noise ratios; larger marks are brighter sources.
+    sources : (n, 3) list
+        Measured minus catalogue, RA cos(dec) and Dec, arcsec; signal-to-noise ratio: larger marks
+        are brighter sources.
     """
-    if not len(offsets):
+    if not len(sources):
         return None
+    offsets, snr = np.array(sources, float)[:, :2], np.array(sources, float)[:, 2]
     figure, axis = new_figure(3.6, 3)
     axis.scatter(
         *offsets.T, s=6 + 30 * np.minimum(snr / np.percentile(snr, 95), 1), color=BLUE, alpha=0.7

@@ -75,6 +75,8 @@ EDGE_FRACTION, LEAST_FRACTION = 0.99, 0.6
 NOISY = 2.0
 #: Least signal-to-noise ratio, and least number, of the isolated sources of a position offset.
 ASTROMETRY_SNR, ASTROMETRY_N = 20.0, 3
+#: Most sources whose own offsets are recorded with it.
+ASTROMETRY_SHOWN = 100
 #: Least number of them for positions to be moved by it before fluxes are measured.
 FOLLOW_N = 5
 #: Side of the square in which the noise autocorrelation is measured, pixels.
@@ -670,8 +672,9 @@ def position_offset(table: pd.DataFrame) -> dict | None:
     -------
     dict or None
         ``n``, ``ra_offset_arcsec``, ``dec_offset_arcsec`` (measured minus catalogue, on the sky),
-        ``error_arcsec`` of either median, and ``followed``: whether the fluxes were measured at
-        positions moved by it. None below three sources.
+        ``error_arcsec`` of either median, ``followed``: whether the fluxes were measured at
+        positions moved by it, and ``brightest``: offsets east and north (arcsec) and S/N of up to
+        `ASTROMETRY_SHOWN` sources. None below three sources.
     """
     bright = table[(table.snr > ASTROMETRY_SNR) & (table["flags"] == "")]
     if len(bright) < ASTROMETRY_N:
@@ -683,6 +686,10 @@ def position_offset(table: pd.DataFrame) -> dict | None:
         "dec_offset_arcsec": median[1],
         "error_arcsec": error,
         "followed": bool(bright.moved.any()),
+        "brightest": [
+            [round(3600 * row.shift_ra_deg, 3), round(3600 * row.shift_dec_deg, 3), round(row.snr)]
+            for row in bright.nlargest(ASTROMETRY_SHOWN, "snr").itertuples()
+        ],
     }
 
 

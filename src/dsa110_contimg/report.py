@@ -11,7 +11,6 @@ import argparse
 import csv
 import datetime as dt
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ __all__ = ["build_night"]
 MOST_VIEWS = 24
 #: Most candidates with a light curve on the page.
 MOST_CANDIDATES = 12
-#: Bright sources whose positions are compared with the catalogue: least S/N, most sources.
-ASTROMETRY_SNR, ASTROMETRY_MOST = 20.0, 200
 #: Last lines of a log that are shown.
 LOG_LINES = 15
 STEP_COLOURS = (
@@ -569,36 +566,6 @@ def _value(text: str) -> Any:
     return int(number) if number.is_integer() and "." not in text and "e" not in text else number
 
 
-def measured_offsets(night_dir: Path, rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Return offsets of bright isolated sources from the catalogue in the mosaic of the night.
-
-    Returns
-    -------
-    offsets : (n, 2) float array
-        Measured minus catalogue, east and north, arcsec.
-    snr : (n,) float array
-        Their signal-to-noise ratios.
-    """
-    bright = sorted(
-        (r for r in rows if (r["snr"] or 0) >= ASTROMETRY_SNR and not r["flags"]),
-        key=lambda r: -r["snr"],
-    )[:ASTROMETRY_MOST]
-    if not bright or not (night_dir / "mosaic.fits").exists():
-        return np.empty((0, 2)), np.empty(0)
-    from .photometry import forced_fit, open_planes
-
-    figures.read_planes(night_dir / "mosaic.fits")  # says so if it is no image
-    ra, dec, snr = (np.array([r[k] for r in bright]) for k in ("ra_deg", "dec_deg", "snr"))
-    shift = np.full((len(bright), 2), np.nan)
-    with open_planes(night_dir / "mosaic.fits") as planes:
-        for plane in planes:
-            fit = forced_fit(plane, ra, dec)
-            good = np.isfinite(fit.flux) & np.isnan(shift[:, 0])
-            shift[good] = 3600 * fit.shift_deg[good]
-    known = np.isfinite(shift).all(axis=1)
-    return shift[known], snr[known]
-
-
 def _timing(judged: dict) -> dict[str, Any] | None:
     """Return the bar of median seconds a step and what it says."""
     timings = judged["timings"]
@@ -776,9 +743,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             "flux_scale": figures.flux_scale(rows, judged["gates"]["max_flux_offset"]),
             "noise": figures.noise(judged["tiles"]),
             "completeness": figures.completeness(rows),
-            "astrometry": _or_note(
-                lambda: figures.astrometry(*measured_offsets(night_dir, rows)), mosaics
-            ),
+            "astrometry": figures.astrometry((judged["astrometry"] or {}).get("brightest", [])),
             "variability": variables["plot"],
             "flags": figures.flags(flags),
         }
@@ -812,16 +777,6 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             version=__version__,
         )
     )
-
-
-def _or_note(draw: Callable[[], Any], mosaics: list[dict]) -> Any:
-    """Return what `draw` gives; where a product cannot be read, note it at the mosaic."""
-    try:
-        return draw()
-    except DataError as error:
-        for mosaic in mosaics:
-            mosaic["notes"].append(f"positions could not be compared: {error}")
-        return None
 
 
 # --- command line ---------------------------------------------------------------------------------

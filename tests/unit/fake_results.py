@@ -328,7 +328,9 @@ def make_results(
             "ra_offset_arcsec": 0.1,
             "dec_offset_arcsec": -0.2,
             "error_arcsec": 0.1,
-            "scatter_arcsec": 0.7,
+            "brightest": [
+                [*rng.normal((0.1, -0.2), 0.7).round(3).tolist(), 30 + i] for i in range(50)
+            ],
         }
         card.write(layout.night(night, "photometry.csv"))
         history += rows

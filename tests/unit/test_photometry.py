@@ -149,6 +149,9 @@ def test_centroids_and_position_offset():
     assert offset["n"] == x.size
     assert offset["ra_offset_arcsec"] == pytest.approx(-2.4, abs=0.05)
     assert 0 < offset["error_arcsec"] < 0.05
+    shown = np.array(offset["brightest"])
+    assert shown.shape == (min(x.size, 100), 3)
+    assert np.median(shown[:, :2], axis=0) == pytest.approx([-2.4, -1.8], abs=0.05)
     assert position_offset(table[:2]) is None
 
 

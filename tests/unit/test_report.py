@@ -16,7 +16,7 @@ from fake_results import RMS_JY, make_results, write_failure
 from dsa110_contimg import cli, figures, report, tilereport
 from dsa110_contimg.errors import DataError
 from dsa110_contimg.products import companion
-from dsa110_contimg.qa import judge_night, read_photometry
+from dsa110_contimg.qa import judge_night
 
 
 @pytest.fixture(scope="module")
@@ -335,17 +335,6 @@ def test_an_antenna_that_stands_out_is_named():
 def test_right_ascensions_lose_their_jump_at_zero():
     assert np.allclose(figures.unwrap_ra([359.0, 0.0, 1.0]) % 360, [359, 0, 1])
     assert np.ptp(figures.unwrap_ra([359.0, 0.0, 1.0])) == pytest.approx(2)
-
-
-def test_offsets_from_the_catalogue_are_measured_in_the_mosaic(fake):
-    night = fake.layout.night(fake.nights[0])
-    rows = read_photometry(night / "photometry.csv")
-    honest, _ = report.measured_offsets(night, rows)
-    assert len(honest) > 5
-    assert np.abs(np.median(honest, axis=0)).max() < 5  # beam 420 arcsec
-    shifted = [r | {"dec_deg": r["dec_deg"] - 20 / 3600} for r in rows]
-    moved, _ = report.measured_offsets(night, shifted)
-    assert np.median(moved - honest, axis=0) == pytest.approx([0, 20], abs=1.5)
 
 
 @pytest.mark.parametrize(
