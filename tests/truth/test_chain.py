@@ -5,17 +5,21 @@ wrong or all right here at once.
 """
 
 import csv
+import io
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.io.votable import parse_single_table, validate
 from astropy.wcs import WCS
 from scipy.optimize import curve_fit
 
+from dsa110_contimg import cli, figures, index, vo
 from dsa110_contimg.products import Layout, read_sidecar
 
 
@@ -144,3 +148,91 @@ def test_a_second_run_has_nothing_to_do(noisy):
     )
     assert done.returncode == 0, done.stderr
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_point_of_a_light_curve_leads_to_the_raw_files_and_back(noisy):
+    truth, layout = noisy
+    (night,) = layout.night("").iterdir()
+    source = pd.read_csv(night / "photometry.csv").source_id.iloc[0]
+    raw = {f"incoming/{path.name}" for path in (truth.folder / "incoming").iterdir()}
+    curves = "lightcurves/lightcurves.parquet"
+    with closing(index.open_index(layout.results / "index.sqlite")) as db:
+        for image in tiles(layout):
+            point = index.measurement_product(
+                db, str(bright_inner(image).source_id.iloc[0]), image.parent.name
+            )
+            steps = [row["step"] for row in index.lineage(db, point) if row["step"]]
+            assert steps[:3] == ["photometry", "image", "apply"]
+            assert set(steps[3:]) == {"calibrate", "convert", "group"}
+        point = index.measurement_product(db, str(source), night.name)
+        assert point == f"nights/{night.name}/photometry.csv"
+        behind = {row["path"] for row in index.lineage(db, point)}
+        assert {path for path in behind if path.endswith(".hdf5")} >= raw
+        for path in raw:
+            made = {row["path"] for row in index.recall(db, path)}
+            assert {point, curves} <= made
+        tables = [path for path in behind if path.endswith(".bcal")]
+        assert len(tables) == 1
+        made = {row["path"] for row in index.recall(db, tables[0])}
+        names = {str(image.relative_to(layout.results)) for image in tiles(layout)}
+        assert names | {point, curves} <= made
+
+
+def solid_angle(plane):
+    """Return the sky that has weight, sr: the sum of its pixels' areas on the sphere."""
+    step = 4
+    wcs = plane.wcs()
+    y, x = np.mgrid[: plane.data.shape[0] : step, : plane.data.shape[1] : step]
+
+    def vector(dx, dy):
+        ra, dec = np.radians(wcs.pixel_to_world_values(x + dx, y + dy))
+        return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+
+    side = [vector(0.5, 0) - vector(-0.5, 0), vector(0, 0.5) - vector(0, -0.5)]
+    area = np.linalg.norm(np.cross(*side), axis=-1)
+    weight = plane.data[::step, ::step]
+    return step**2 * area[np.isfinite(weight) & (weight > 0)].sum()
+
+
+def test_exports_of_the_chain_are_valid(noisy, tmp_path):
+    _, layout = noisy
+    (night,) = layout.night("").iterdir()
+    assert cli.main(["export", str(layout.results), str(tmp_path)]) == 0
+    for name in ("obscore.vot", f"{night.name}.vot", "sources.vot"):
+        said = io.StringIO()
+        assert validate(str(tmp_path / name), output=said), said.getvalue()
+    records = parse_single_table(tmp_path / "obscore.vot").to_table()
+    assert set(vo.OBSCORE) == set(records.colnames)
+    for name in ("obs_id", "obs_publisher_did", "access_url", "s_region", "facility_name"):
+        assert all(str(value).strip() for value in records[name]), name
+    mandatory = ("s_ra", "s_dec", "s_fov", "t_min", "t_max", "t_exptime", "em_min", "em_max")
+    assert all(np.isfinite(records[name].filled(np.nan)).all() for name in mandatory)
+    areas = [solid_angle(plane) for plane in figures.read_planes(night / "mosaic.weight.fits")[::2]]
+    uniq = fits.getdata(tmp_path / f"{night.name}.moc.fits", 1)["UNIQ"].astype(np.int64)
+    order = (np.floor(np.log2(uniq)).astype(int) - 2) // 2
+    assert (4 * np.pi / (12 * 4.0**order)).sum() == pytest.approx(sum(areas), rel=0.01)
+
+
+def test_pages_show_what_the_data_say(chain):
+    truth, layout = chain
+    (night,) = layout.night("").iterdir()
+    page = (night / "report.html").read_text()
+    for image in tiles(layout):
+        group = image.parent.name
+        text = (image.parent / f"{group}.html").read_text()
+        assert "could not be drawn" not in text
+        assert text.count("<img") == 5  # image, residual, visibilities, flags, fluxes
+        assert f"groups/{group}/{group}.html" in page
+    (solutions,) = night.glob("groups/*/*.solutions.html")
+    assert "could not be drawn" not in solutions.read_text()
+    assert "mosaic.view.fits, cannot be shown" not in page
+    # In the tile of its transit the calibrator outshines the field: its flux, and no phase.
+    group = solutions.parent.name
+    summary = read_sidecar(solutions.parent / f"{group}.cal.ms")["qa"]["visibilities"]
+    for axis in ("frequency", "time", "antenna"):
+        phase = np.array(summary[axis]["phase_deg"]["XX"], float)
+        # Channels full of interference have few data left, whose phase is anything.
+        assert np.nanpercentile(np.abs(phase), 80) < 5, axis
+    amplitude = np.array(summary["frequency"]["amplitude_jy"]["XX"], float)
+    expected = true_fluxes(truth, 1.405e9)["3C48"]
+    assert 0.8 * expected < np.nanmedian(amplitude) < 1.1 * expected
