@@ -94,6 +94,7 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
         _columns("""
             night       | TEXT PRIMARY KEY | | UTC day, YYYY-MM-DD; "lightcurves" for those
             fingerprint | TEXT NOT NULL    | | hash of names, sizes and times of its files
+            n_measurements | INTEGER NOT NULL | | measurements on that night
         """),
         [],
     ),
@@ -470,7 +471,7 @@ def build_index(results: Path, out: Path, rebuild: bool = False) -> dict[str, in
     Returns
     -------
     dict
-        Number of rows of each table.
+        Number of rows of the main tables.
 
     Raises
     ------
@@ -494,7 +495,7 @@ _CACHE_KB = 200_000
 
 
 def _create(db: sqlite3.Connection, results: Path, states: Mapping[str, str]) -> dict[str, int]:
-    """Fill an empty index; return the number of rows of each table."""
+    """Fill an empty index; return the number of rows of its tables."""
     # The file is thrown away unless it is finished: no journal, no waiting for the disk.
     db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
     for sql in statements():
@@ -514,7 +515,7 @@ def _create(db: sqlite3.Connection, results: Path, states: Mapping[str, str]) ->
 def _update(
     db: sqlite3.Connection, results: Path, states: Mapping[str, str], old: Mapping[str, str]
 ) -> dict[str, int]:
-    """Bring an index up to date in one transaction; return the number of rows of each table."""
+    """Bring an index up to date in one transaction; return the number of rows of its tables."""
     changed = sorted(n for n in states if states[n] != old.get(n))
     gone = sorted(set(old) - set(states))
     db.execute("PRAGMA foreign_keys = ON")
@@ -535,7 +536,11 @@ def _update(
 
 
 def _counts(db: sqlite3.Connection) -> dict[str, int]:
-    return {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES}
+    """Return the number of rows of the main tables, without reading the largest ones."""
+    tables = ("groups", "calibrations", "images", "mosaics", "sources", "candidates", "failures")
+    rows = {t: db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables}
+    (total,) = db.execute("SELECT coalesce(sum(n_measurements), 0) FROM folders").fetchone()
+    return rows | {"measurements": total}
 
 
 #: Sources whose measurements are all gone; needs the index on measurements to be quick.
@@ -640,13 +645,21 @@ def _fill(
 ) -> None:
     """Insert the rows of some nights, and all that is few or depends on all nights."""
     known = {row[0] for row in db.execute("SELECT source_id FROM sources")}
+    measured = {}
     for night in changed:
         if night == "lightcurves":
             found = map(read_json, sorted((results / night).glob("*.json")))
             _products(db, night, filter(None, found))
         else:
-            _night(db, results / "nights" / night, known)
-    _insert(db, "folders", ({"night": n, "fingerprint": states[n]} for n in changed))
+            measured[night] = _night(db, results / "nights" / night, known)
+    _insert(
+        db,
+        "folders",
+        (
+            {"night": n, "fingerprint": states[n], "n_measurements": measured.get(n, 0)}
+            for n in changed
+        ),
+    )
     _absent_calibrations(db)
     if changed:
         _variability(db, results / "lightcurves")
@@ -665,8 +678,12 @@ def _judged(folder: Path) -> dict:
     return judge_night(folder)
 
 
-def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
-    """Insert everything of a night; `known` are the sources that have a row already."""
+def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> int:
+    """Insert everything of a night; `known` are the sources that have a row already.
+
+    Returns the number of measurements.
+    """
+    measured = 0
     night, judged = folder.name, _judged(folder)
     counts, scale = judged["counts"], judged["flux_scale"]
     _insert(
@@ -712,7 +729,7 @@ def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
         group = tile["group"]
         sidecars, _ = load_group(folder / "groups" / group)
         if "image.fits" in sidecars:
-            _image(db, folder, tile, sidecars["image.fits"], known)
+            measured += _image(db, folder, tile, sidecars["image.fits"], known)
         place = f"nights/{night}/groups/{group}"
         for kind in FAILURES:
             _failure(db, f"{place}/{kind}.json", sidecars.get(kind))
@@ -744,7 +761,9 @@ def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> None:
             ],
         )
         if name == "mosaic.fits" and (folder / "photometry.csv").exists():
-            _photometry(db, _measurements(folder / "photometry.csv", None, mosaic, known))
+            table = _measurements(folder / "photometry.csv", None, mosaic, known)
+            measured += _photometry(db, table)
+    return measured
 
 
 def _absent_calibrations(db: sqlite3.Connection) -> None:
@@ -771,8 +790,8 @@ def _absent_calibrations(db: sqlite3.Connection) -> None:
         _insert(db, "calibrations", [row | {"reasons": "[]", "figures": "{}"}])
 
 
-def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: dict, known: set[str]) -> None:
-    """Insert the image of a tile and the measurements on it."""
+def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: dict, known: set[str]) -> int:
+    """Insert the image of a tile and the measurements on it; return how many these are."""
     group = tile["group"]
     _insert(
         db,
@@ -791,21 +810,24 @@ def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: dict, known:
         ],
     )
     table = folder / "groups" / group / f"{group}.photometry.csv"
-    if table.exists():
-        _photometry(db, _measurements(table, group, None, known))
+    return _photometry(db, _measurements(table, group, None, known)) if table.exists() else 0
 
 
-def _photometry(db: sqlite3.Connection, rows: Iterator[tuple[dict | None, dict]]) -> None:
+def _photometry(db: sqlite3.Connection, rows: Iterator[tuple[dict | None, dict]]) -> int:
+    """Insert measurements and the sources that are new; return the number of measurements."""
     new: list[dict] = []
+    n = 0
 
     def measurements() -> Iterator[dict]:
-        for source, measurement in rows:
+        nonlocal n
+        for n, (source, measurement) in enumerate(rows, 1):  # noqa: B007
             if source:
                 new.append(source)
             yield measurement
 
     _insert(db, "measurements", measurements())
     _insert(db, "sources", new)
+    return n
 
 
 def _variability(db: sqlite3.Connection, folder: Path) -> None:
@@ -907,11 +929,13 @@ def recall(db: sqlite3.Connection, path: str) -> list[dict]:
 def _known(db: sqlite3.Connection, path: str) -> str:
     """Return a path as the index has it; a bare name will do where it is the only one."""
     path = below(path)
-    either = "SELECT path FROM products UNION SELECT input FROM inputs"
-    if db.execute(f"SELECT 1 FROM ({either}) WHERE path = ?", [path]).fetchone():
-        return path
+    for column, table in (("path", "products"), ("input", "inputs")):
+        if db.execute(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", [path]).fetchone():
+            return path
     found = db.execute(
-        f"SELECT path FROM ({either}) WHERE path LIKE ? ORDER BY path LIMIT 2", [f"%/{path}"]
+        "SELECT path FROM (SELECT path FROM products UNION SELECT input FROM inputs)"
+        " WHERE path LIKE ? ORDER BY path LIMIT 2",
+        [f"%/{path}"],
     ).fetchall()
     if len(found) == 1:
         return found[0][0]
