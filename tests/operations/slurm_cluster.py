@@ -65,20 +65,22 @@ def why_not():
         return f"needs root, for {CONFIGURATION}"
     if CONFIGURATION.exists() and not CONFIGURATION.read_text().startswith(MARK):
         return f"this machine has a cluster of its own ({CONFIGURATION})"
+    try:
+        socket.gethostbyname(_host())
+    except OSError:
+        return f"this machine does not know itself as {_host()} (/etc/hosts)"
     return ""
 
 
 @contextmanager
 def cluster():
     """Run a cluster; yield the folder that holds its logs."""
-    host = socket.gethostname().split(".")[0]
     with ExitStack() as stack:
         lock = stack.enter_context(open(Path(tempfile.gettempdir()) / "contimg-slurm.lock", "w"))
         fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes, one has the cluster
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
-        folder.chmod(
-            0o755
-        )  # munged wants its socket within everyone's reach, and its key out of it
+        # munged wants its socket within everyone's reach, and its key out of it.
+        folder.chmod(0o755)
         for name, mode in (("key", 0o700), ("munge", 0o755), ("state", 0o755), ("spool", 0o755)):
             (folder / name).mkdir(mode=mode)
         key = folder / "key/munge.key"
@@ -86,7 +88,7 @@ def cluster():
         key.chmod(0o400)
         CONFIGURATION.parent.mkdir(exist_ok=True)
         text = TEMPLATE.format(
-            host=host, folder=folder, cpus=os.cpu_count(), memory_mb=_memory_mb()
+            host=_host(), folder=folder, cpus=os.cpu_count(), memory_mb=_memory_mb()
         )
         CONFIGURATION.write_text(MARK + text)
         stack.callback(CONFIGURATION.unlink)
@@ -102,7 +104,11 @@ def cluster():
         wait_for((folder / "munge/socket").exists, "munged")
         _start(stack, folder, "slurmctld", "-D")
         _start(stack, folder, "slurmd", "-D")
-        wait_for(lambda: "idle" in call("sinfo", "--noheader", "--format=%T"), "node")
+        try:
+            wait_for(lambda: "idle" in call("sinfo", "--noheader", "--format=%T"), "node")
+        except TimeoutError as error:
+            logs = [path.read_text()[-2000:] for path in sorted(folder.glob("slurm*.log"))]
+            raise TimeoutError("\n".join([str(error), *logs])) from None
         stack.callback(_empty_queue)
         yield folder
 
@@ -121,9 +127,8 @@ def queue():
 
 def drain(yes):
     """Keep the node from starting jobs, or let it start them again."""
-    host = socket.gethostname().split(".")[0]
     state = ("State=DRAIN", "Reason=test") if yes else ("State=RESUME",)
-    call("scontrol", "update", f"NodeName={host}", *state)
+    call("scontrol", "update", f"NodeName={_host()}", *state)
 
 
 def _empty_queue():
@@ -158,6 +163,10 @@ def wait_for(condition, what, timeout_s=30):
         if time.monotonic() > end:
             raise TimeoutError(f"SLURM: no {what} in {timeout_s} s")
         time.sleep(0.2)
+
+
+def _host():
+    return socket.gethostname().split(".")[0]
 
 
 def _memory_mb():
