@@ -12,6 +12,7 @@ from fake_results import make_results
 
 from dsa110_contimg import cli, figures
 from dsa110_contimg.errors import DataError
+from dsa110_contimg.qa import judge_night
 from dsa110_contimg.site import build_site, file_name
 
 
@@ -48,6 +49,46 @@ def test_without_arguments_the_site_of_the_results_folder_is_made(fake, tmp_path
     assert (fake.root / "site" / "index.html").exists()
     (tmp_path / "results").unlink()
     assert cli.main(["report"]) == 3  # one plain line, no traceback
+
+
+def test_the_overview_has_verdicts_trends_gains_and_dead_antennas(fake, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(fake.root / "nights", results / "nights")
+    for k, night in enumerate(fake.nights):
+        judged = judge_night(results / "nights" / night)
+        for i, tile in enumerate(judged["tiles"]):
+            # Antenna 7 is dead all along, 9 in the first tiles only, 11 on the first night.
+            tile["dead_antennas"] = ["7"] + ["9"] * (i == 0) + ["11"] * (k == 0)
+        (results / "nights" / night / "qa.json").write_text(json.dumps(judged))
+    build_site(results, tmp_path / "site")
+    text = (tmp_path / "site" / "index.html").read_text()
+    calendar = text[text.index('id="nights"') : text.index("<details>")]
+    assert re.findall(r'<a class="(\w+)"', calendar) == ["degraded", "clean"]  # newest first
+    trends = text[text.index('id="trends"') : text.index('id="plane"')]
+    assert trends.count('<img class="zoom" src="data:image/png') == 2
+    rows = re.findall(r'<tr><td>(\w+)</td><td class="n">(\d)</td><td>([^<]*)', trends)
+    first, second = fake.nights
+    assert rows == [("7", "2", f"{first}, {second}"), ("11", "1", first)]
+
+
+def test_gains_of_every_antenna_are_relative_to_its_median(monkeypatch):
+    """Two tables with antennas in another order: each antenna is compared with itself."""
+    drawn = []
+    monkeypatch.setattr(figures, "png_uri", lambda f, **_: drawn.append(f) or "data:")
+
+    def table(names, gains):
+        values = np.ma.masked_invalid(np.array(gains, complex)[None, :, None, None])
+        return figures.Solutions("gcal", names, np.zeros(1), np.ones(1), values, values.real)
+
+    figures.gain_history(
+        [
+            ("20260121T000000", table(["1", "2", "3"], [1.0, 2.0, np.nan])),
+            ("20260122T000000", table(["2", "1", "3"], [2.2, 1.0, np.nan])),
+            ("20260123T000000", table(["1", "2", "3"], [1.3, 2.0, np.nan])),
+        ]
+    )
+    (image,) = drawn[0].axes[0].images
+    assert image.get_array().filled(-1) == pytest.approx(np.array([[1, 1, 1.3], [1, 1.1, 1]]))
 
 
 def test_only_nights_that_have_a_page_are_linked(fake, site):
