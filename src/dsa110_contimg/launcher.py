@@ -22,7 +22,7 @@ import yaml
 
 from . import __version__, failures, slurm
 from .config import Config, load_config
-from .errors import ConfigError, ContimgError, ToolError
+from .errors import ConfigError, ContimgError, MachineError, ToolError, message_of
 from .external import find_tool
 from .products import GROUP_ID, NIGHT, Layout, night_of, replacing
 
@@ -317,7 +317,7 @@ def tick(args: argparse.Namespace) -> int:
         deadline=time.monotonic() + config.operations.budget_s,
         cluster=_on_cluster(args),
     )
-    plan = None
+    plan = trouble = None
     try:
         with locking.hold(config.results, "tick"):
             housekeeping.remove_stale(config, closing.open_nights(engine.layout))
@@ -328,10 +328,13 @@ def tick(args: argparse.Namespace) -> int:
             with runs.recorded(config, "tick", []) as record:
                 record["exit_status"], plan = _tick(engine, plan, record)
             return record["exit_status"]
+    except (MachineError, OSError) as error:
+        trouble = message_of(error)
+        raise
     finally:
         # Also a tick that finds the folder held tells how things are: nobody else can tell of a run
         # that does not end.
-        monitoring.publish(config, plan=plan)
+        monitoring.publish(config, plan=plan, trouble=trouble)
 
 
 def _tick(engine, plan, record: dict[str, Any]) -> tuple[int, Any]:

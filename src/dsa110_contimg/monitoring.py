@@ -31,7 +31,7 @@ from typing import Any
 
 from . import closing, housekeeping, locking, planning
 from .config import AlertsOptions, Config
-from .errors import DataError
+from .errors import DataError, cause_of, message_of
 from .launcher import config_options, read_config
 from .planning import Plan
 from .products import Layout, group_mjd, read_sidecar, sidecar_path, write_text
@@ -88,7 +88,8 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
         ``last_data``, ``last_calibration``, ``last_tick``, ``last_product``: ``time_utc`` and
         ``age_s`` (and ``group``), or None; ``calibration_age_at_last_data_s``; ``failures``;
         ``running``: who else holds the results folder; ``disks``; ``tiles_last_hour`` and
-        ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left out.
+        ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left out; ``trouble``: why
+        there is no more than this, else None.
     """
     now = time.time() if now is None else now
     layout = Layout(config.results)
@@ -103,11 +104,7 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
     last_product = _last_product(plan, layout, closed)
     states = Counter(g["state"] for g in groups)
     listed = ("id", "night", "state", "subbands", "dec_app_deg", "notes")
-    return {
-        "schema": 1,
-        "time_utc": _utc(now),
-        "host": socket.gethostname(),
-        "results": str(config.results.absolute()),
+    return _empty(config, now) | {
         "nights": {"open": list(plan.nights), "closed": len(closed)},
         "groups": {state: states[state] for state in STATES},
         "group_list": [{key: g[key] for key in listed} for g in groups],
@@ -118,18 +115,42 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
             round(last_data[1] - last_calibration[1]) if last_data and last_calibration else None
         ),
         "last_product": _event(("", last_product) if last_product else None, now),
-        "last_tick": _event(("", tick) if (tick := _load(config).get("last_tick")) else None, now),
-        "running": _running(config.results),
         "failures": [
             {key: value for key, value in asdict(f).items() if key != "fingerprint"}
             | {"what": f.what}
             for f in plan.failures
         ],
-        "disks": _disks(config),
         "tiles_last_hour": tiles,
         "realtime_ratio": round(tiles * TILE_S / _HOUR_S, 3),
         "jobs_last_hour": _jobs(config.results, now),
         "rejected": list(plan.inventory.rejected),
+    }
+
+
+def _empty(config: Config, now: float) -> dict[str, Any]:
+    """Return a snapshot without anything that needs a plan."""
+    return {
+        "schema": 1,
+        "time_utc": _utc(now),
+        "host": socket.gethostname(),
+        "results": str(config.results.absolute()),
+        "trouble": None,
+        "nights": {"open": [], "closed": 0},
+        "groups": dict.fromkeys(STATES, 0),
+        "group_list": [],
+        "queue": 0,
+        "last_data": None,
+        "last_calibration": None,
+        "calibration_age_at_last_data_s": None,
+        "last_product": None,
+        "last_tick": _event(("", tick) if (tick := _load(config).get("last_tick")) else None, now),
+        "running": _running(config.results),
+        "failures": [],
+        "disks": _disks(config),
+        "tiles_last_hour": 0,
+        "realtime_ratio": 0.0,
+        "jobs_last_hour": {"done": 0, "failed": 0},
+        "rejected": [],
     }
 
 
@@ -435,6 +456,8 @@ class Alert:
 def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Alert]:
     """Return the troubles that a snapshot shows, by name. A pure function."""
     found: dict[str, Alert] = {}
+    if state["trouble"]:
+        found["trouble"] = Alert("critical", f"nothing can be done: {state['trouble']}", 300)
     now = _seconds(state["time_utc"])
     data_age = state["last_data"]["age_s"] if state["last_data"] else None
     if options.silence_min and data_age is not None and data_age > options.silence_min * 60:
@@ -546,7 +569,10 @@ def telling(
 
 
 def publish(
-    config: Config, state: Mapping[str, Any] | None = None, plan: Plan | None = None
+    config: Config,
+    state: Mapping[str, Any] | None = None,
+    plan: Plan | None = None,
+    trouble: str | None = None,
 ) -> None:
     """Write metrics and tell alerts; never raises for what goes wrong there.
 
@@ -560,13 +586,26 @@ def publish(
         A snapshot; taken now, if it is not given.
     plan : Plan, optional
         The present plan, for the snapshot; made if it is not given.
+    trouble : str, optional
+        What kept a tick from working.
     """
     try:
         with _alone(config.results) as alone:
             if alone:
-                _publish(config, snapshot(config, plan) if state is None else state)
+                state = _look(config, plan) if state is None else dict(state)
+                state["trouble"] = state["trouble"] or trouble
+                _publish(config, state)
     except Exception:  # the work must go on, whatever happens to those who watch it
         log.exception("metrics and alerts were not published")
+
+
+def _look(config: Config, plan: Plan | None) -> dict[str, Any]:
+    """Take a snapshot; an empty one that tells the trouble, if none can be taken."""
+    try:
+        return snapshot(config, plan)
+    except Exception as error:
+        log.warning("no snapshot: %s", message_of(error), exc_info=cause_of(error) == "bug")
+        return _empty(config, time.time()) | {"trouble": message_of(error)}
 
 
 @contextlib.contextmanager

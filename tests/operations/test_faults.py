@@ -309,6 +309,7 @@ def test_a_machine_that_cannot_work_is_told_and_work_goes_on_when_it_can(faulty)
     faulty.results.chmod(0o755)
     faulty.operations = "close_after_s: 0, min_free_gb: 1.0e+9"
     refused(faulty, 6, "1e+09 GB wanted; free space ('contimg clean', 'contimg purge') or lower")
+    assert 'contimg_alert{name="trouble"} 3' in faulty.metrics()
     faulty.operations = Faulty.operations
     faulty.incoming.chmod(0)
     refused(faulty, 2, "the incoming folder cannot be read (Permission denied)")
@@ -320,6 +321,7 @@ def test_a_machine_that_cannot_work_is_told_and_work_goes_on_when_it_can(faulty)
     status, output = faulty.tick()
     assert status == 0, output
     assert len(faulty.measured()) == 2
+    assert 'name="trouble"' not in faulty.metrics()
 
 
 @pytest.mark.slow

@@ -298,6 +298,7 @@ QUIET = {
     "time_utc": "2026-02-10T12:00:00Z",
     "host": "here",
     "results": "/results",
+    "trouble": None,
     "nights": {"open": [NIGHT], "closed": 0},
     "groups": {"measured": 3},
     "group_list": [],
@@ -326,6 +327,7 @@ IDLE = {"time_utc": "2026-02-10T11:29:00Z", "age_s": 1860}
 #: What changes, the alert that follows, its severity, how long it must have lasted. The thresholds
 #: are those of the reference system's rules: a day, 100, 10 %, 15 %, 30 min.
 TROUBLES = [
+    ({"trouble": "incoming: there is no folder /raw"}, "trouble", "critical", 300),
     ({"last_data": SILENT}, "silence", "warning", 0),
     ({"calibration_age_at_last_data_s": 86_401}, "calibration", "warning", 1800),
     ({"queue": 101, "realtime_ratio": 1.2}, "backlog", "warning", 900),
@@ -395,7 +397,7 @@ def test_thresholds_can_be_taken_away():
         "slow",
     )
     options = AlertsOptions(**dict.fromkeys(names))
-    everything = {key: value for change, *_ in TROUBLES[:7] for key, value in change.items()}
+    everything = {key: value for change, *_ in TROUBLES[1:8] for key, value in change.items()}
     assert evaluate(QUIET | everything, options) == {}
 
 
@@ -632,6 +634,25 @@ def test_a_state_that_is_no_json_is_begun_anew(config, webhook):
         (config.results / ".alerts.json").write_text(text)
         monitoring.publish(config, at(0, last_data=SILENT))
     assert len(webhook.posts) == 3
+
+
+def test_that_nothing_can_be_done_is_told_too(config, caplog):
+    """The disk of the raw files is away: no plan, no snapshot, but an alert."""
+    config.incoming.rmdir()
+    monitoring.publish(config)
+    found = samples((config.results / "metrics.prom").read_text())
+    assert found[("contimg_alert", ("name", "trouble"))] == 3
+    assert "no snapshot: incoming: there is no folder incoming" in caplog.text
+    assert "Traceback" not in caplog.text
+    entry = json.loads((config.results / ".alerts.json").read_text())["alerts"]["trouble"]
+    assert entry["message"].startswith("nothing can be done: incoming: there is no folder")
+
+
+def test_what_kept_a_tick_from_working_is_told(config, plan):
+    monitoring.publish(config, plan=plan, trouble="disk full: 1 GB free")
+    found = samples((config.results / "metrics.prom").read_text())
+    assert found[("contimg_alert", ("name", "trouble"))] == 3
+    assert found[("contimg_queue_tiles",)] == 4
 
 
 def test_the_last_tick_is_the_last_that_published(config, plan):
