@@ -376,8 +376,10 @@ def solve(
 def follow_drifts(long: Solution, short: Solution, *, amplitudes: bool = True) -> Solution:
     """Return gains over short intervals: those of the whole tile times what they drift by.
 
-    What all antennas' amplitudes do together is left to the long gains: where the beam that
-    the calibrator drifts through differs from its model, all of them seem to change.
+    Each antenna's drift is about its mean, which is the long gain's: the short ones are solved on
+    averages over subbands, whose bandpass is not that of single channels. What all antennas'
+    amplitudes do together is left out: where the beam that the calibrator drifts through differs
+    from its model, all of them seem to change.
 
     Parameters
     ----------
@@ -388,26 +390,30 @@ def follow_drifts(long: Solution, short: Solution, *, amplitudes: bool = True) -
     amplitudes : bool
         Whether amplitudes are followed too, or phases alone.
     """
-    factor = np.where(short.flags, np.nan, short.values)
-    size = np.abs(factor)
-    if amplitudes:
-        for moment in np.unique(short.time_mjd):
-            rows = short.time_mjd == moment
-            good = np.isfinite(size[rows])
-            count = np.maximum(good.sum(axis=0), 1)
-            common = np.where(good, size[rows], 0).sum(axis=0) / count
-            factor[rows] /= np.where(common > 0, common, 1)
-    else:
-        factor /= np.where(size > 0, size, 1)
+    drift = np.where(short.flags, np.nan, short.values)
+    for moment in np.unique(short.time_mjd):
+        rows = short.time_mjd == moment
+        drift[rows] /= _mean(np.abs(drift[rows])) if amplitudes else np.abs(drift[rows])
+    for antenna in np.unique(short.antenna):
+        rows = short.antenna == antenna
+        mean = _mean(drift[rows])
+        drift[rows] /= mean if amplitudes else mean / np.abs(mean)
     index = {a: n for n, a in enumerate(long.antenna)}
     rows = np.array([index[a] for a in short.antenna])
     return Solution(
         short.antenna,
         short.time_mjd,
-        long.values[rows] * np.where(np.isfinite(factor), factor, 1),
+        long.values[rows] * np.where(np.isfinite(drift), drift, 1),
         long.flags[rows],
         np.where(short.flags, long.snr[rows], short.snr),
     )
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean along the first axis without NaN; NaN where there is nothing else."""
+    good = np.isfinite(values)
+    total = np.where(good, values, 0).sum(axis=0)
+    return np.where(good.any(axis=0), total / np.maximum(good.sum(axis=0), 1), np.nan)
 
 
 def _write_solution(table: Path, solution: Solution) -> None:

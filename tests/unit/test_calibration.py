@@ -232,13 +232,20 @@ def drifting(n_ant=12, n_time=5, seed=3):
 
 def test_product_follows_each_antenna_and_not_the_common_amplitude():
     long, short, drift = drifting()
+    short.values[short.antenna == 2] *= 1.1 * np.exp(0.3j)  # another bandpass
     product = calibration.follow_drifts(long, short)
-    expected = long.values * drift / np.abs(drift).mean(axis=1, keepdims=True)
-    assert product.values.reshape(drift.shape) == pytest.approx(expected)
-    assert np.abs(product.values).reshape(5, 12, 2).mean(axis=1) == pytest.approx(0.07)
+    found = product.values.reshape(drift.shape)
+    assert found.mean(axis=0) == pytest.approx(long.values)
+    together = np.abs(found).mean(axis=1)
+    assert together == pytest.approx(
+        np.broadcast_to(together.mean(axis=0), together.shape), rel=1e-3
+    )
+    moved = drift / np.abs(drift).mean(axis=1, keepdims=True)
+    moved /= moved.mean(axis=0)
+    assert np.abs(found / long.values / moved - 1).max() < 0.01  # what all did is a tenth
     phases = calibration.follow_drifts(long, short, amplitudes=False)
     assert np.abs(phases.values) == pytest.approx(0.07)
-    assert np.angle(phases.values / product.values) == pytest.approx(0, abs=1e-9)
+    assert np.angle(phases.values / product.values) == pytest.approx(0, abs=2e-3)
 
 
 def test_long_gain_stands_where_the_short_one_is_flagged():
