@@ -12,7 +12,7 @@
    here: it follows the data of one baseline, interference included.
  * Interference reaches both polarizations, and flags of one are extended to the other in the end: the
    sum of their amplitudes is searched once, instead of each by itself. That takes a third less time;
-   what is in one polarization alone must be a fifth stronger to be found.
+   what is in one polarization alone must be a third stronger to be found.
  * Groups with few channels or integrations (tests, quick looks) shrink the smoothing windows.
 ]]--
 
