@@ -188,6 +188,8 @@ def run(args: argparse.Namespace) -> int:
     with locking.hold(config.results, "run"):
         housekeeping.set_times_right(config)
         housekeeping.check_space(config)
+        if _on_cluster(args):
+            slurm.cancel_orphans(config.results)
         with runs.recorded(config, "run", args.targets) as record:
             status = record["exit_status"] = _rounds(args, config, nights, record)
         return _report(args, config) or status if args.report else status
@@ -324,6 +326,8 @@ def tick(args: argparse.Namespace) -> int:
             housekeeping.set_times_right(config)
             housekeeping.daily(config)  # first, for it may make the room that is wanted
             housekeeping.check_space(config)
+            if engine.cluster:  # before the record: a cluster that is away would gather those
+                slurm.cancel_orphans(config.results)
             plan = planning.make_plan(config)
             with runs.recorded(config, "tick", []) as record:
                 record["exit_status"], plan = _tick(engine, plan, record)

@@ -18,6 +18,7 @@ import yaml
 from astropy.io import fits
 
 from dsa110_contimg import runs, simulation
+from dsa110_contimg.errors import MachineError
 from dsa110_contimg.products import Layout
 from operations import slurm_cluster
 from workflow.conftest import DagFolder
@@ -227,3 +228,17 @@ def test_a_simulated_night_on_the_cluster_is_that_of_this_machine(cluster, tmp_p
                 for results in (here, there)
             )
             pd.testing.assert_frame_equal(one, other, rtol=1e-5, obj=name)
+
+
+@pytest.mark.parametrize("command", ["run", "tick"])
+def test_a_cluster_that_is_away_leaves_no_record(tmp_path, command):
+    """A tick every two minutes would leave hundreds a day."""
+    folder = DagFolder.make(tmp_path)
+    folder.add_night(0, tiles=1)
+    squeue = folder.stub() / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    squeue.chmod(0o755)
+    status, output = finish(contimg(folder, command, "--profile", "slurm"))
+    assert status == MachineError.status, output
+    assert "SLURM does not answer: squeue: Unable to contact slurm controller" in output
+    assert not list(tmp_path.glob("results/runs/*"))
