@@ -435,3 +435,29 @@ def test_pages_of_bad_nights_look_like_pages(fake, page, tmp_path, name):
     shown = picture.reshape(-1, 3)
     assert (shown.mean(axis=1) < 0.4).mean() > 0.003  # text and figures
     assert (np.ptp(shown, axis=1) > 0.2).mean() > 0.001  # the colours of verdicts
+
+
+@pytest.mark.skipif(browser.chromium() is None, reason="no chromium")
+@pytest.mark.parametrize("kind", ["html", "solutions.html"])
+def test_pages_of_tiles_and_calibrations_look_like_pages(fake, tmp_path, kind):
+    from matplotlib.image import imread
+
+    group = fake.groups[fake.nights[1]][0]
+    page = fake.layout.group(group, kind)
+    text = page.read_text()
+    assert not re.findall(r"""src=["'](?!data:)""", text)
+    back = re.search(r'href="([^"#]*)#', text)[1]
+    assert (page.parent / back).resolve() == (
+        fake.layout.night(fake.nights[1], "report.html").resolve()
+    )
+    dom, console = browser.dom(
+        page,
+        """
+        document.querySelector("img.zoom").click();
+        document.body.dataset.boxes = document.querySelectorAll(".lightbox").length;
+        """,
+    )
+    assert console == [] and 'data-boxes="1"' in dom
+    name = "tile" if kind == "html" else "calibration"
+    picture = imread(browser.screenshot(page, name, tmp_path))[..., :3]
+    assert (picture.reshape(-1, 3).mean(axis=1) < 0.4).mean() > 0.003
