@@ -136,7 +136,7 @@ def make_night(root: Path, options: argparse.Namespace) -> tuple[Layout, str, li
             Sidecar("calibrate", qa={"calibrator": "3C48"}, timings_s={"solve": 40.0}).write(path)
     night = f"{ids[0][:4]}-{ids[0][4:6]}-{ids[0][6:8]}"
     mosaic = layout.night(night, "mosaic.fits")
-    shape = (int(4.5 * 600), int(min(width + 4, 60) * 600))
+    shape = (int(4.5 * 600), int(min(width + 4, 30) * 600))
     sky = [(s["ra_deg"], s["dec_deg"] - 16.1 + 33, s["flux_jy"]) for s in sources]
     write_image(
         mosaic, 15 + shape[1] / 1200, 33.0, sky, False, RMS_JY, shape, 6 / 3600, rng, beam_arcsec=30
