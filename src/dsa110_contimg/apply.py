@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import KINDS, NO_SOLUTION
+from .calplan import LEAST_COMMON_ANTENNAS
 from .config import ApplyOptions, add_options, from_args
 from .errors import DataError
 from .products import Sidecar, parse_group, read_sidecar, replacing, write_text
@@ -27,8 +28,6 @@ from .visibilities import summarise_ms
 
 __all__ = ["Averaging", "apply_calibration", "choose_averaging", "choose_candidate"]
 
-#: A candidate must have solutions for this fraction of the target's antennas.
-LEAST_COMMON_ANTENNAS = 0.5
 #: Rows of the output that are looked at together.
 ROWS_AT_ONCE = 8192
 
