@@ -1,5 +1,6 @@
 """Share of a calibrator in its field."""
 
+import json
 import os
 
 import pandas as pd
@@ -62,3 +63,34 @@ def test_catalogue_is_read_once_until_it_changes(tmp_path, monkeypatch):
     changed = fieldshare.FieldShares(path, kept)(C48, 33.2)
     assert len(reads) == 3
     assert 0.5 < changed < 0.7
+
+
+@pytest.mark.parametrize(
+    ("rows", "transits"),
+    [
+        ("far,100,50,1\n", []),  # the catalogue does not know it
+        ("J2253,343.4906,16.1482,10\n", ["2253+161"]),
+        ("J2253,343.4906,16.1482,10\nnear,343.5,16.4,90\n", []),  # a tenth of the field
+        ("J2253,343.4906,16.1482,10\nnear,343.5,22.5,90\n", ["2253+161"]),  # outside the beam
+    ],
+)
+def test_plan_takes_a_listed_calibrator_where_it_dominates(tmp_path, monkeypatch, rows, transits):
+    from dsa110_contimg import ingest, planning
+    from dsa110_contimg.config import load_config
+    from dsa110_contimg.products import group_id, night_of
+
+    name = group_id(61065.9)
+    group = ingest.Group(
+        name, night_of(name), "complete", dict.fromkeys(range(16), "raw"), 61065.9, 309.24, 24,
+        16.1, 343.3, 16.1,
+    )  # fmt: skip
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps(ingest.Inventory([group], []).to_dict()))
+    monkeypatch.setenv(planning.FROZEN, str(inventory))
+    (tmp_path / "catalog.csv").write_text("name,ra_deg,dec_deg,flux_jy\n" + rows)
+    (tmp_path / "incoming").mkdir()
+    values = {"incoming": "incoming", "results": "results", "catalog": "catalog.csv"}
+    config = load_config({key: str(tmp_path / value) for key, value in values.items()})
+    plan = planning.make_plan(config).calibration
+    assert list(plan.transits.values()) == transits
+    assert (name in plan.candidates) == bool(transits)
