@@ -64,7 +64,7 @@ def test_imager_that_diverges_twice_leaves_blank_products(ms, tmp_path, fake_wsc
     assert record["verdict"] == "fail"
     assert sum("diverges" in r for r in record["reasons"]) == 2
     first, second = record["commands"]
-    assert first[first.index("-mgain") + 1] == "0.8"
+    assert first[first.index("-mgain") + 1] == "0.95"
     assert second[second.index("-mgain") + 1] == "0.6"
     for kind in KINDS:
         data = fits.getdata(f"{prefix}.{kind}.fits")
@@ -83,7 +83,7 @@ def test_imager_that_diverges_once_is_run_again_with_safer_settings(ms, tmp_path
     record = sidecar_of(prefix)
     assert record["verdict"] != "fail"
     assert sum("attempt 1" in reason and "diverges" in reason for reason in record["reasons"]) == 1
-    assert [line[line.index("-mgain") + 1] for line in record["commands"]] == ["0.8", "0.6"]
+    assert [line[line.index("-mgain") + 1] for line in record["commands"]] == ["0.95", "0.6"]
     assert np.isfinite(fits.getdata(f"{prefix}.image.fits")).all()
 
 
