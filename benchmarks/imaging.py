@@ -39,6 +39,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 PAGE = ROOT / "docs" / "benchmarks" / "imaging.md"
 #: A field at the same declination, observed with the same gains, without any source.
 EMPTY = ("--calibrator", "", "--ra-deg", "60", "--dec-deg", "33.2", "--sources", "0")
+#: Small data, to try the script; the page is not written.
+SMALL = False
 #: Parts of an image's time, and what they are called in the table.
 IMAGE_PARTS = ("weights", "seeds", "imager", "restore", "beam", "noise", "catalogue", "write")
 
@@ -68,9 +70,10 @@ def sidecar(product: Path) -> dict[str, Any]:
 
 
 def simulated(raw: Path, *options: str) -> str:
-    """Simulate a full-size group unless it is there; return its id."""
+    """Simulate a group unless it is there; return its id."""
     if not (raw / "truth" / "truth.json").exists():
-        step("simulate", "--preset", "full", *options, raw)
+        size = ["--preset", "test", "--tiles", "1"] if SMALL else ["--preset", "full"]
+        step("simulate", *size, *options, raw)
     (gains,) = (raw / "truth").glob("*.gains.npz")
     return gains.name.removesuffix(".gains.npz")
 
@@ -92,6 +95,8 @@ def convert(folder: Path, raw: Path, group: str) -> dict[str, dict]:
 def image(ms: Path, prefix: Path, *options: object) -> dict[str, Any]:
     """Make an image; return the run with its parts and the tile's figures."""
     shutil.rmtree(prefix.parent, ignore_errors=True)
+    if SMALL:
+        options = (*options, "--size-px", "1200", "--cell-arcsec", "12")
     run: dict[str, Any] = step("image", ms, prefix, "--threads", os.cpu_count(), *options)
     record = sidecar(prefix.with_name(f"{prefix.name}.image.fits"))
     qa = record["qa"]
@@ -229,7 +234,8 @@ def run_deep(folder: Path) -> dict[str, Any]:
         np.append(10.0, 10 ** rng.uniform(-2, -0.3, 29)),
     )
     ms, catalog = work / "20260128T213600.cal.ms", work / "catalog.csv"
-    size = {"n_antennas": 96, "n_channels": 128, "n_times": 24}
+    n_antennas, n_channels, n_times = (32, 8, 4) if SMALL else (96, 128, 24)
+    size = {"n_antennas": n_antennas, "n_channels": n_channels, "n_times": n_times}
     imaging_data.write_tile(ms, sky, noise=True, gain_error=(0.01, 1.0), **size)
     pd.DataFrame(
         {
@@ -395,8 +401,11 @@ def _truths(results: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--small", action="store_true", help="small data, to try the script")
     parser.add_argument("--folder", type=Path, help="where to put the data (default: temporary)")
     args = parser.parse_args()
+    global SMALL
+    SMALL = args.small
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -410,7 +419,8 @@ def main() -> None:
             results["load"] = ", ".join(f"{load} ({part})" for part, load in loads.items())
             kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
             text = page(results, "python benchmarks/imaging.py")
-            PAGE.write_text(text, encoding="utf-8")
+            if not SMALL:
+                PAGE.write_text(text, encoding="utf-8")
     print(text)
 
 
