@@ -10,11 +10,8 @@ tables. 300 nights of 28 tiles of 1150 sources are 10 million measurements; they
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -106,19 +103,6 @@ class Season:
         )
 
 
-def run(*arguments) -> tuple[float, float]:
-    """Run a command of the package; return its wall time, s, and the largest memory so far, MB."""
-    started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "dsa110_contimg", *map(str, arguments)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )
-    wall = time.monotonic() - started
-    return wall, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-
-
 def questions(out: Path, source: str) -> list[tuple[str, float, int]]:
     """Return the queries of the documentation, the time of each (s), and how many rows it gives."""
     text = (ROOT / "docs/reports.md").read_text()
@@ -144,16 +128,16 @@ def main() -> None:
         for number in range(options.nights):
             season.night(number)
         results, out = root / "results", root / "index.sqlite"
-        rows = [("rebuilt", *run("index", results, out, "--rebuild"))]
-        rows.append(("nothing new", *run("index", results, out)))
+        rows = [("rebuilt", *night_report.step("index", results, out, "--rebuild"))]
+        rows.append(("nothing new", *night_report.step("index", results, out)))
         season.night(options.nights)
-        rows.append(("a night more", *run("index", results, out)))
+        rows.append(("a night more", *night_report.step("index", results, out)))
         with index.open_index(out) as db:
             (n,) = db.execute("SELECT count(*) FROM measurements").fetchone()
         print(f"{n} measurements, {out.stat().st_size / 1e9:.2f} GB\n")
-        print("| index | wall s | memory MB, at most so far |\n|---|---|---|")
-        for name, wall, memory in rows:
-            print(f"| {name} | {wall:.1f} | {memory:.0f} |")
+        print("| index | wall s | processor s | memory MB, at most so far |\n|---|---|---|---|")
+        for name, wall, used, memory in rows:
+            print(f"| {name} | {wall:.1f} | {used:.1f} | {memory:.0f} |")
         print("\n| question | ms | rows |\n|---|---|---|")
         for query, seconds, count in questions(out, season.names[5]):
             print(f"| `{query}` | {1e3 * seconds:.1f} | {count} |")
