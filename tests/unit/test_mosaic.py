@@ -221,6 +221,21 @@ def test_failed_tile_is_left_out_and_listed(tmp_path):
     assert head["NLEFTOUT"] == 1 and np.nanmax(image) < 1
 
 
+def test_one_tile_on_an_unsteady_calibrator_marks_the_mosaic(tmp_path):
+    rng = np.random.default_rng(4)
+    paths = write_tiles(tmp_path, [30, 31.3], sky(30, 2, rng), rng)
+    anchors = (("3C48", "Perley-Butler 2017", True), ("2253+161", "VLA calibrator list", False))
+    for path, (name, anchor, steady) in zip(paths, anchors, strict=True):
+        sidecar = path.with_name(path.name + ".json")
+        record = json.loads(sidecar.read_text())
+        said = {"calibrators": [name], "anchors": [anchor], "steady": steady}
+        sidecar.write_text(json.dumps(record | {"qa": {"flux_anchor": said}}))
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    assert layers["image"][0][1]["CALSTEAD"] is False
+    assert record["qa"]["flux_anchor"]["calibrators"] == ["2253+161", "3C48"]
+    assert record["verdict"] == "warn" and "2253+161" in record["reasons"][0]
+
+
 def test_every_tile_failed(tmp_path):
     rng = np.random.default_rng(4)
     table = sky(30, 2, rng, n=4)
