@@ -155,6 +155,25 @@ def test_bringing_it_up_to_date_gives_the_rows_of_a_rebuild(fake, db, tmp_path, 
     assert all(second not in row for row in rest["qa"] + rest["mosaics"] + rest["folders"])
 
 
+def test_of_a_closed_night_only_its_own_files_are_looked_at(fake, tmp_path):
+    results, night = tmp_path / "results", fake.nights[0]
+    folder = results / "nights" / night
+    shutil.copytree(fake.root / "nights" / night, folder)
+    group = folder / "groups" / fake.groups[night][0]
+
+    def changes(action):
+        before = index._fingerprints(results)[night]
+        action()
+        return index._fingerprints(results)[night] != before
+
+    assert changes(lambda: write_text(group / "new.json", "{}"))
+    assert changes(lambda: write_text(folder / "closed.json", "{}"))
+    assert not changes(lambda: write_text(group / "other.json", "{}"))
+    assert changes(lambda: write_text(folder / "purged.json", "{}"))  # data were purged
+    assert changes((folder / "closed.json").unlink)  # opened again
+    assert changes(lambda: shutil.rmtree(group))
+
+
 def test_failures_come_and_go(fake, tmp_path):
     results, out, fresh = tmp_path / "results", tmp_path / "a.sqlite", tmp_path / "b.sqlite"
     shutil.copytree(fake.root / "nights", results / "nights")
