@@ -34,6 +34,7 @@ STEPS = {
     "joint": ("joint", "image a field from the visibilities of its tiles together"),
     "blind": ("blind", "search a mosaic for sources that the catalogue does not have"),
     "lightcurves": ("lightcurves", "combine the nights into light curves and rank variables"),
+    "candidate-plots": ("candidateplots", "draw light curves and cut-outs of the candidates"),
     "qa": ("qa", "judge a night from the sidecars of its products"),
     "index": ("index", "build the SQLite index of all products from their sidecars"),
     "tile-report": ("tilereport", "write the page of a tile and its pictures"),

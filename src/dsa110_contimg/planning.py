@@ -475,7 +475,7 @@ def science_targets(plan: Plan, layout: Layout) -> list[str]:
     if not plan.measured_nights:
         return []
     return [
-        *(str(layout.lightcurves(name)) for name in LIGHTCURVES),
+        *(str(layout.lightcurves(name)) for name in (*LIGHTCURVES, "candidates")),
         str(layout.results / "index.sqlite"),
     ]
 

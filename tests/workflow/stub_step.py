@@ -127,6 +127,11 @@ def lightcurves(folder, *tables):
     touch(*(Path(folder) / name for name in names), made_of=tables)
 
 
+def candidate_plots(curves, out):
+    assert (Path(curves) / "candidates.csv").exists()
+    Path(out).mkdir()
+
+
 def qa(folder, out, *options):
     touch(out, made_of=[Path(folder) / "photometry.csv"])
 

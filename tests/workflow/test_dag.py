@@ -44,7 +44,8 @@ def after_mosaic(night):
 
 
 def after_night(night):
-    return {("lightcurves", None), ("night_qa", night), ("night_report", night), ("index", None)}
+    science = {(step, None) for step in ("lightcurves", "candidate_plots", "index")}
+    return science | {("night_qa", night), ("night_report", night)}
 
 
 NIGHT = "2026-02-10"
@@ -115,7 +116,7 @@ def test_a_deleted_night_product_remakes_what_depends_on_it(season, name, expect
 
 def test_a_deleted_light_curve_leaves_the_nights_alone(season):
     (season.path / season.layout.lightcurves("variability.csv")).unlink()
-    assert season.jobs() == {("lightcurves", None), ("index", None)}
+    assert season.jobs() == {(s, None) for s in ("lightcurves", "candidate_plots", "index")}
 
 
 def test_a_new_night_leaves_the_old_ones_alone(season):

@@ -44,7 +44,7 @@ def night_products(night):
 
 
 def over_nights():
-    names = ("lightcurves.parquet", "variability.csv", "candidates.csv")
+    names = ("lightcurves.parquet", "variability.csv", "candidates.csv", "candidates")
     return {str(LAYOUT.lightcurves(name)) for name in names} | {"index.sqlite"}
 
 
@@ -64,7 +64,7 @@ def written(folder):
         inside = os.path.relpath(top, root)
         if inside.split(os.sep)[0] in ("logs", "benchmarks", "runs"):
             continue
-        for name in [*files, *(f for f in folders if f.endswith(("ms", "cal")))]:
+        for name in [*files, *(f for f in folders if f.endswith(("ms", "cal", "candidates")))]:
             if not name.startswith(".") and name != "content":
                 path = os.path.normpath(os.path.join(inside, name))
                 found[path] = os.stat(os.path.join(top, name)).st_mtime_ns

@@ -21,3 +21,22 @@ rule lightcurves:
         options=options("lightcurves"),
     shell:
         "python -m dsa110_contimg lightcurves {params.folder} {input} {params.options} > {log} 2>&1"
+
+
+rule candidate_plots:
+    input:
+        candidates=curves("candidates.csv"),
+        curves=curves("lightcurves.parquet"),
+    output:
+        directory(curves("candidates")),
+    log:
+        log_of("candidate_plots", "all"),
+    benchmark:
+        timing_of("candidate_plots", "all")
+    conda:
+        "../envs/science.yaml"
+    params:
+        code=code("candidateplots"),
+        folder=folder_of,
+    shell:
+        "python -m dsa110_contimg candidate-plots {params.folder} {output} > {log} 2>&1"
