@@ -709,17 +709,15 @@ def _photometry(image: Path) -> Path:
 
 
 def _write(temporary, result: Coadd, tiles, beam, cards: dict) -> None:
-    """Append one section to the three files."""
-    empty = result.weight == 0
-    sums = result.weight.sum(dtype=float)
-    mean = result.mjd_zero + float(
-        np.sum(np.where(empty, 0, result.time) * result.weight, dtype=float) / sums
-    )
+    """Append one section to the three files; its image is lost."""
+    mean = result.mjd_zero + _weighted_mean(result.time, result.weight)
     header = mosaic_header(result.wcs, tiles, beam, {"MJD-AVG": mean} | cards)
     result.time += np.float32(result.mjd_zero - mean)
     _append(temporary["image"], result.image, header)
+    # The image is on disk: its memory serves the noise.
     with np.errstate(divide="ignore"):
-        rms = np.where(empty, np.float32(np.nan), 1 / np.sqrt(result.weight))
+        rms = np.divide(1, np.sqrt(result.weight, out=result.image), out=result.image)
+    rms[np.isinf(rms)] = np.nan
     header["BTYPE"] = "Noise"
     _append(temporary["rms"], rms, header)
     header["BTYPE"], header["BUNIT"] = "Weight", "Jy-2"
@@ -727,6 +725,12 @@ def _write(temporary, result: Coadd, tiles, beam, cards: dict) -> None:
     header["BTYPE"], header["BUNIT"] = "Time", "d"
     header.add_history("pixels are mean times in days after MJD-AVG")
     _append(temporary["weight"], result.time, header)
+
+
+def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
+    """Return the mean of values that are NaN where the weight is 0, a row at a time."""
+    total = sum(np.dot(np.nan_to_num(v).astype(float), w) for v, w in zip(values, weight, strict=True))
+    return total / float(weight.sum(dtype=float))
 
 
 def _append(path: Path, data: np.ndarray, header: fits.Header) -> None:
