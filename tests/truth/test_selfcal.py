@@ -119,6 +119,7 @@ def test_errors_of_10_deg_and_5_per_cent_are_taken_out(perfect, sky, tmp_path):
     assert found == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_perfect_tile_gets_no_worse(perfect, sky, tmp_path):
     """Sources that drift through the beam leave a little that gains can take up."""
     plain = tmp_path / "plain"
