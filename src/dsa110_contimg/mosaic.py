@@ -729,7 +729,9 @@ def _write(temporary, result: Coadd, tiles, beam, cards: dict) -> None:
 
 def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
     """Return the mean of values that are NaN where the weight is 0, a row at a time."""
-    total = sum(np.dot(np.nan_to_num(v).astype(float), w) for v, w in zip(values, weight, strict=True))
+    total = sum(
+        np.dot(np.nan_to_num(v).astype(float), w) for v, w in zip(values, weight, strict=True)
+    )
     return total / float(weight.sum(dtype=float))
 
 
