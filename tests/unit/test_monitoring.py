@@ -266,14 +266,14 @@ def samples(text):
 
 def test_metrics_are_what_the_snapshot_says(config, plan):
     state = monitoring.snapshot(config, plan, now=START + 3600)
-    state["disks"][0]["path"] = 'a "quoted"\\odd\npath'
+    state["disks"][0]["path"] = 'a "quoted"\\new\npath'
     found = samples(monitoring.metrics(state, {"disk": Alert("critical", "full")}))
     assert found[("contimg_groups", ("state", "quarantined"))] == 1
     assert found[("contimg_queue_tiles",)] == 4
     assert found[("contimg_failures", ("cause", "compute"), ("state", "waiting"))] == 1
     end = START + 9 * TILE_S
     assert found[("contimg_last_data_timestamp_seconds",)] == pytest.approx(end, abs=1)
-    free = ("contimg_disk_free_bytes", ("path", 'a "quoted"\\odd\npath'))
+    free = ("contimg_disk_free_bytes", ("path", 'a "quoted"\\new\npath'))
     assert found[free] == state["disks"][0]["free_bytes"]
     assert found[("contimg_alert", ("name", "disk"))] == 3
     assert not [key for key in found if key[0] == "contimg_last_tick_timestamp_seconds"]
