@@ -15,10 +15,10 @@ import imaging_data
 from dsa110_contimg import fitsheaders, tclean, tileqa
 from dsa110_contimg.cli import main
 from dsa110_contimg.config import ImagingOptions
-from dsa110_contimg.errors import MARK
+from dsa110_contimg.errors import MARK, ConfigError
 from dsa110_contimg.imaging import KINDS
 from dsa110_contimg.products import Sidecar
-from dsa110_contimg.recipes import resolve
+from dsa110_contimg.recipes import optional_products, resolve
 from dsa110_contimg.weighting import Tile, Weighting
 
 SMALL = ["--size-px", "256", "--cell-arcsec", "12"]
@@ -275,3 +275,29 @@ def test_tclean_divergence_is_seen():
     watch = tclean.watch()
     assert watch("tclean stop code 2\n") is None
     assert "diverges" in watch("tclean stop code 5\n")
+
+
+# --- optional products ----------------------------------------------------------------------------
+
+
+def test_optional_products_are_asked_for():
+    assert optional_products(ImagingOptions()) == ()
+    assert optional_products(ImagingOptions(subband_images=4, transients=True)) == (
+        "subbands.fits",
+        "spectra.csv",
+        "transients.csv",
+    )
+    with pytest.raises(ConfigError, match="need engine wsclean"):
+        optional_products(ImagingOptions(transients=True, engine="tclean"))
+
+
+def test_blank_tile_has_blank_optional_products(ms, tmp_path, fake_wsclean):
+    fake_wsclean("echo 'Initial peak: nan Jy at 1,1'; sleep 60")
+    prefix = tmp_path / "out" / "20260128T213600"
+    options = ["--transients", "--subband-images", "4"]
+    assert main(["image", str(ms), str(prefix), *SMALL, *options]) == 0
+    assert sidecar_of(prefix)["verdict"] == "fail"
+    assert np.isnan(fits.getdata(f"{prefix}.subbands.fits")).all()
+    for name in ("spectra", "transients"):
+        (header,) = (prefix.parent / f"{prefix.name}.{name}.csv").read_text().splitlines()
+        assert "ra_deg" in header
