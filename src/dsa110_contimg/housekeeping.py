@@ -222,7 +222,7 @@ def set_times_right(config: Config, now: float | None = None) -> int:
     records = layout.results / "runs"
     if not _is_ahead(records, now):
         return 0
-    places = [records, layout.lightcurves(), layout.results / "logs"]
+    places = [records, layout.lightcurves()]
     for night in closing.nights_on_disk(layout):
         if (closed := closing.path_of(layout, night)).is_file() and not _is_ahead(closed, now):
             continue
