@@ -138,7 +138,8 @@ def test_the_cluster_profile_knows_the_rules():
     """A new rule must be given a place: a chain it travels with, or a submission of its own."""
     profile = yaml.safe_load((REPO / "profiles/slurm/profile.yaml").read_text())
     grouped = {item.split("=")[0] for item in profile["groups"]}
-    assert RULES - grouped == {"hour_mosaic", "field_apply", "field_image", "night_report"}
+    alone = {"hour_mosaic", "field_apply", "field_image", "night_report"}
+    assert RULES - grouped == alone, "put a new rule in a group of profiles/slurm, or here"
     assert grouped <= RULES
     assert set(profile["set-resources"]) | set(profile["set-threads"]) <= RULES
     for limits in (profile["default-resources"], *profile["set-resources"].values()):
