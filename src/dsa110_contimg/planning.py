@@ -38,7 +38,7 @@ FROZEN = "CONTIMG_INVENTORY"
 #: Environment variable that sets recorded choices of calibrations aside.
 RECALIBRATE = "CONTIMG_RECALIBRATE"
 #: Modules whose change alters no number: they are left out of the steps' code hashes.
-PLUMBING = {"__init__", "casa", "cli", "config", "errors", "external", "products"}
+PLUMBING = {"__init__", "casa", "cli", "config", "errors", "external", "products", "runs"}
 
 #: Products of a tile that have sidecars, its maps, those of a mosaic, and the science tables.
 TILE_PRODUCTS = ("image.fits", "photometry.csv")
