@@ -408,3 +408,14 @@ def test_documented_queries_give_rows_quickly(fake, db, query):
         assert [r["source_id"] for r in rows] == [source["source_id"]]
     plan = [r["detail"] for r in db.execute("EXPLAIN QUERY PLAN " + query, values)]
     assert not any(re.match("SCAN (measurements|sources|inputs)", step) for step in plan), plan
+
+
+def test_the_index_may_be_a_link(fake, tmp_path):
+    """As in a results folder, where the link is what Snakemake may delete."""
+    link = tmp_path / "index.sqlite"
+    link.symlink_to(".index.sqlite")
+    for rebuild in (True, False, True):
+        index.build_index(fake.root, link, rebuild)
+        assert link.is_symlink()
+        assert contents(link) == contents(fake.root / "index.sqlite")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".index.sqlite", "index.sqlite"]
