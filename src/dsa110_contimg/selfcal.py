@@ -190,13 +190,28 @@ def flux_ratio(before: Pictured, after: Pictured) -> float:
 
 
 def why_worse(
-    mode: str, before: Pictured, after: Pictured, options: SelfcalOptions
+    mode: str,
+    before: Pictured,
+    after: Pictured,
+    options: SelfcalOptions,
+    uncertainty: float = 0.0,
 ) -> tuple[str | None, dict[str, float]]:
     """Return why an image is not to be accepted, or None when it is, and the measures.
 
     Better means: the dynamic range grew by `least_gain`, neither noise nor holes grew, and the
     fluxes held. Phases that become right return flux, so in a round of phases fluxes may grow.
+
+    Parameters
+    ----------
+    mode : str
+        ``phase`` or ``amplitude``.
+    before, after : Pictured
+    options : SelfcalOptions
+    uncertainty : float
+        Error of the fluxes before, as a fraction, that a round of amplitudes takes out: twice as
+        much is granted on top of the tolerance.
     """
+    tolerance = options.flux_tolerance + 2 * uncertainty
     old, new = image_quality(before), image_quality(after)
     ratio = flux_ratio(before, after)
     figures = {
@@ -207,9 +222,7 @@ def why_worse(
     }
     if not np.isfinite(list(figures.values())).all():
         return "the image is blank", figures
-    if ratio < 1 - options.flux_tolerance or (
-        mode == "amplitude" and ratio > 1 + options.flux_tolerance
-    ):
+    if ratio < 1 - tolerance or (mode == "amplitude" and ratio > 1 + tolerance):
         return f"it would change the fluxes by a factor {ratio:.4f}", figures
     if new.noise_jy > 1.002 * old.noise_jy:
         return f"the noise would grow by a factor {new.noise_jy / old.noise_jy:.4f}", figures
@@ -502,14 +515,17 @@ def _attempt(
     entry["flagged"] = solved.flagged
     if solved.flagged > options.max_flagged:
         return f"{solved.flagged:.0%} of the solutions are too weak", None
+    uncertainty = 0.0
     if step.mode == "amplitude":
         solved = solved.normalised(present)
+        # A flux is a mean over products of two gains, which weights make one of fewer antennas.
+        uncertainty = 2 * solved.scatter(present)[1] / np.sqrt(len(present))
     entry["phase_scatter_deg"], entry["amplitude_scatter"] = solved.scatter(present)
     tile = correct(best.tile, solved, folder / "tile.ms")
     picture = image(tile, folder)
     if picture is None:
         return "its image could not be made", None
-    reason, figures = why_worse(step.mode, best.picture, picture, options)
+    reason, figures = why_worse(step.mode, best.picture, picture, options, uncertainty)
     entry |= figures
     return (reason, None) if reason else (None, (tile, picture))
 

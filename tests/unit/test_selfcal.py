@@ -52,6 +52,12 @@ def test_only_better_images_are_accepted(mode, after, reason):
     assert set(figures) == {"dynamic_range", "dynamic_range_gain", "noise_ratio", "flux_ratio"}
 
 
+def test_fluxes_may_change_by_what_the_errors_explain():
+    after = picture(noise=0.9e-3, flux=1.04)
+    assert "fluxes" in selfcal.why_worse("amplitude", picture(), after, OPTIONS)[0]
+    assert selfcal.why_worse("amplitude", picture(), after, OPTIONS, 0.015)[0] is None
+
+
 def test_artefacts_that_vanish_count_though_the_noise_stays():
     found, figures = selfcal.why_worse("phase", picture(artefact=0.02), picture(), OPTIONS)
     assert found is None
