@@ -33,7 +33,7 @@ class Outcome:
     Attributes
     ----------
     status : int
-        Snakemake's exit status.
+        Snakemake's exit status; 0 when the time budget ended it and nothing had failed.
     failed : list of Failure
         What failed, in its new state.
     retried : list of Failure
@@ -108,6 +108,8 @@ class Engine:
             failures.note(self.layout, event, self._fingerprint(plan, event))
             for event in failures.told(events)
         ]
+        if stopped and not failed:
+            status = 0  # what is left is for the next run
         return Outcome(status, failed, failures.retried(events), stopped)
 
     def _fingerprint(self, plan: Plan, event) -> str:
