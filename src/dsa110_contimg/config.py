@@ -192,8 +192,8 @@ class SelfcalOptions(Options):
     least_gain: NonNegative = 0.05
     """A round is accepted only if the dynamic range grows by at least this fraction."""
     flux_tolerance: Fraction = 0.02
-    """A round of amplitudes that changes the fluxes of bright sources by more, beyond what the errors
-    it takes out explain, is not accepted, nor one of phases that lowers them by more."""
+    """A round of amplitudes that changes the fluxes of bright sources by more, beyond what the
+    errors it takes out explain, is not accepted, nor one of phases that lowers them by more."""
 
 
 class PhotometryOptions(Options):
