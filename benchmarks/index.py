@@ -135,7 +135,7 @@ def main() -> None:
         with index.open_index(out) as db:
             (n,) = db.execute("SELECT count(*) FROM measurements").fetchone()
         print(f"{n} measurements, {out.stat().st_size / 1e9:.2f} GB\n")
-        print("| index | wall s | processor s | memory MB, at most so far |\n|---|---|---|---|")
+        print("| index | wall s | processor s | memory MB |\n|---|---|---|---|")
         for name, wall, used, memory in rows:
             print(f"| {name} | {wall:.1f} | {used:.1f} | {memory:.0f} |")
         print("\n| question | ms | rows |\n|---|---|---|")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -153,19 +152,17 @@ def make_night(root: Path, options: argparse.Namespace) -> tuple[Layout, str, li
 
 
 def step(*arguments) -> tuple[float, float, float]:
-    """Run a step; return its wall time, processor time (s) and largest memory so far (MB)."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Run a step; return its wall time and processor time, s, and its largest memory, MB."""
     started = time.monotonic()
-    subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "dsa110_contimg", *map(str, arguments)],
-        check=True,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "1"},
     )
-    wall = time.monotonic() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return wall, used, after.ru_maxrss / 1024
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{arguments[0]} failed")
+    return time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -176,7 +173,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder to make the night in, and leave it there")
     options = parser.parse_args()
     root = options.keep or Path(tempfile.mkdtemp())
-    # In a process of its own: what it used would count as the steps' memory.
+    # In a process of its own: a step begins as a copy of this one, whose memory would count.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         layout, night, ids = pool.submit(make_night, root, options).result()
     folder = layout.night(night)

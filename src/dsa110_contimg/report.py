@@ -26,7 +26,7 @@ from .telescope import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, s
 __all__ = ["build_night"]
 
 #: Most tiles whose large views the page holds.
-MOST_VIEWS = 24
+MOST_VIEWS = 40
 #: Most candidates with a light curve on the page.
 MOST_CANDIDATES = 12
 #: Last lines of a log that are shown.
