@@ -168,7 +168,7 @@ def _close_up(
     norm = AsinhNorm(1e3 * KNEE_SIGMA * sigma, vmin=1e3 * (middle - 3 * sigma), vmax=1e3 * top)
     _draw(figure, axis, data[rows, columns], (*edge_x, *edge_y), norm)
     axis.set(
-        title=f"brightest: {peak:.4g} Jy/beam, asinh scale",
+        title=f"peak, {peak:.4g} Jy/beam (asinh)",
         xlabel="offset in RA cos Dec (deg)",
     )
     axis.locator_params(nbins=5)

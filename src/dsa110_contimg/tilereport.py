@@ -90,8 +90,8 @@ def build_tile(folder: Path) -> tuple[str, bytes | None, bytes | None]:
         view = thumbnail = left = None
         if image:
             view = notes.draw("the image", lambda: tilefigures.view(image, response))
-            small = figures.shrink(image.data, THUMBNAIL_PX)
-            thumbnail = figures.jpeg(small, figures.robust(image.data))[0]
+            # On the scale of the blocks' maxima, so that their noise is light, not grey.
+            thumbnail = figures.jpeg(figures.shrink(image.data, THUMBNAIL_PX))[0]
         if residual := plane("residual"):
             noise = plane("rms")
             left = notes.draw(
