@@ -44,6 +44,8 @@ RETRIES = {"transient": 3, "compute": 2, "data": 0, "config": 0, "bug": 2}
 RELEASE_S = 3600.0
 #: How long a night stays open for a transient failure before it closes without what failed, s.
 HOPE_S = 86400.0
+#: Sections of the configuration that no job depends on.
+UNATTENDED = {"operations", "retention", "alerts"}
 #: Programs whose change voids a record.
 TOOLS = ("wsclean", "aoflagger")
 
@@ -154,7 +156,7 @@ def fingerprint(config: Config, files: Iterable[str] = ()) -> str:
     files : iterable of str
         Raw files of the group; size and time of modification count.
     """
-    digest = hashlib.blake2b(config.model_dump_json().encode(), digest_size=12)
+    digest = hashlib.blake2b(config.model_dump_json(exclude=UNATTENDED).encode(), digest_size=12)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     tools = (path for tool in TOOLS if (path := shutil.which(tool)))
