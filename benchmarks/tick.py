@@ -106,7 +106,9 @@ def tick(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nights", type=int, default=1296, help="closed nights")
-    parser.add_argument("--groups", type=int, default=278, help="groups a night (a day has no more)")
+    parser.add_argument(
+        "--groups", type=int, default=278, help="groups a night (a day has no more)"
+    )
     parser.add_argument("--raw-days", type=int, default=30, help="nights whose raw files are there")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

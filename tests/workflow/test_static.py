@@ -110,3 +110,9 @@ def test_a_rules_environment_has_what_its_step_imports(rule, module, environment
     content = yaml.safe_load((REPO / "workflow/envs" / environment).read_text())
     (pip,) = (d["pip"] for d in content["dependencies"] if isinstance(d, dict))
     assert third_party(module) <= {pin.split("==")[0] for pin in pip}, rule
+
+
+def test_every_module_is_described():
+    text = (REPO / "docs/architecture.md").read_text()
+    modules = {path.stem for path in (REPO / "src/dsa110_contimg").glob("[a-z]*.py")}
+    assert {name for name in modules if f"`{name}`" not in text} == set()
