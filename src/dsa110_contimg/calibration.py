@@ -323,7 +323,7 @@ def solve(
         "minblperant": 4,
         "combine": "scan",
     }
-    tables = {kind: folder / f"solved.{kind}" for kind in (*KINDS, "phase", "timeline", "short")}
+    tables = {kind: folder / f"solved.{kind}" for kind in (*KINDS, "phase", "timeline")}
     path = {kind: os.fspath(table) for kind, table in tables.items()}
     quick = options.mode == "quick"
     delays = [path["kcal"]] if options.delay else []
@@ -357,20 +357,38 @@ def solve(
             **common,
         )
         if tables["gcal"].exists():
-            relative = common | {
-                "vis": os.fspath(timeline_path(copy)),
-                "gaintype": "G",
-                "gaintable": [*before, path["gcal"]],
-            }
-            casa.gaincal(caltable=path["timeline"], calmode="ap", solint="int", **relative)
-            if options.gain_interval_s:
-                casa.gaincal(
-                    caltable=path["short"],
-                    calmode="p" if quick else "ap",
-                    solint=f"{options.gain_interval_s:g}s",
-                    **relative,
-                )
+            casa.gaincal(
+                caltable=path["timeline"],
+                gaintype="G",
+                calmode="ap",
+                solint="int",
+                gaintable=[*before, path["gcal"]],
+                **common | {"vis": os.fspath(timeline_path(copy))},
+            )
     return {kind: table for kind, table in tables.items() if table.exists()}
+
+
+def smooth(timeline: Solution, interval_s: float) -> Solution:
+    """Return gains averaged over an interval about each integration.
+
+    Parameters
+    ----------
+    timeline : Solution
+        One solution an antenna and integration.
+    interval_s : float
+        Length of the running mean, s.
+    """
+    values, snr = np.empty_like(timeline.values), np.empty_like(timeline.snr)
+    good = ~timeline.flags
+    for antenna in np.unique(timeline.antenna):
+        rows = np.flatnonzero(timeline.antenna == antenna)
+        apart_s = 86400 * np.abs(np.subtract.outer(*[timeline.time_mjd[rows]] * 2))
+        near = (apart_s <= interval_s / 2).astype(float)
+        count = np.tensordot(near, good[rows], 1)
+        total = np.tensordot(near, np.where(good[rows], timeline.values[rows], 0), 1)
+        values[rows] = total / np.maximum(count, 1)
+        snr[rows] = timeline.snr[rows] * np.sqrt(np.maximum(count, 1))
+    return Solution(timeline.antenna, timeline.time_mjd, values, timeline.flags, snr)
 
 
 def follow_drifts(long: Solution, short: Solution, *, amplitudes: bool = True) -> Solution:
@@ -613,18 +631,21 @@ def _use_short(
     options: CalibrationOptions,
     sidecar: Sidecar,
 ) -> None:
-    """Make the table of short intervals the gain table, where its solutions are good."""
-    short = solutions.get("short")
+    """Let the gains follow what drifts within the tile, where that can be seen."""
+    timeline = solutions.get("timeline")
     sidecar.qa["gain_interval_s"] = None  # the whole tile
-    if short is None or short.flagged_effective > FLAGGED_FRACTION[0]:
+    if not options.gain_interval_s or timeline is None:
         return
+    if timeline.flagged_effective > FLAGGED_FRACTION[0]:
+        return
+    short = smooth(timeline, options.gain_interval_s)
     snr = float(np.median(short.snr[~short.flags]))
     sidecar.qa["gain_short_median_snr"] = snr
     if snr < SHORT_SNR:
         return
     product = follow_drifts(solutions["gcal"], short, amplitudes=options.mode != "quick")
-    _write_solution(solved["short"], product)
-    solved["gcal"] = solved["short"]
+    _write_solution(solved["timeline"], product)
+    solved["gcal"] = solved["timeline"]
     sidecar.qa["gain_interval_s"] = options.gain_interval_s
 
 

@@ -97,8 +97,8 @@ class CalibrationOptions(Options):
     min_snr: Positive = 3.0
     """Solutions below this signal-to-noise ratio are flagged."""
     gain_interval_s: NonNegative = 60.0
-    """Interval over which gains follow drifts within the calibrator's tile, where its flux allows;
-    0: one gain a tile, s."""
+    """Running mean with which gains follow drifts within the calibrator's tile, where its flux
+    allows; 0: one gain a tile, s."""
     timeout_s: Positive = 900.0
     """Time limit of the preparation of the data, s."""
 
