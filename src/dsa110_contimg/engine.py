@@ -21,9 +21,11 @@ from .failures import Failure
 from .planning import Plan
 from .products import Layout
 
-__all__ = ["Engine", "Outcome"]
+__all__ = ["REPO", "SNAKEMAKE", "Engine", "Outcome"]
 
 REPO = Path(__file__).resolve().parents[2]
+#: Snakemake on this workflow.
+SNAKEMAKE = (sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"))
 
 
 @dataclass(frozen=True)
@@ -105,16 +107,16 @@ class Engine:
         if stopped and not self.out_of_time:
             return Outcome(status, stopped=stopped)  # jobs that were interrupted did not fail
         failed = [
-            failures.note(self.layout, event, self._fingerprint(plan, event))
+            failures.note(
+                self.layout,
+                event,
+                planning.fingerprint(self.config, plan.groups, event["wildcards"]),
+            )
             for event in failures.told(events)
         ]
         if stopped and not failed:
             status = 0  # what is left is for the next run
         return Outcome(status, failed, failures.retried(events), stopped)
-
-    def _fingerprint(self, plan: Plan, event) -> str:
-        group = plan.groups.get(event["wildcards"].get("group", ""))
-        return failures.fingerprint(self.config, group.files.values() if group else ())
 
     def _call(self, arguments: Sequence[str], frozen: Path) -> tuple[int, bool]:
         """Run Snakemake; return its exit status and whether it was asked to end.
@@ -122,10 +124,9 @@ class Engine:
         At the deadline, and when this process is asked to end, Snakemake is: it starts no further
         job and waits for those at work.
         """
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
         sys.stdout.flush()
         env = {**os.environ, planning.FROZEN: str(frozen)}
-        process = subprocess.Popen([*command, *arguments], env=env)
+        process = subprocess.Popen([*SNAKEMAKE, *arguments], env=env)
         asked = False
 
         def stop(*_):

@@ -10,6 +10,7 @@ configuration, this software, the programs it calls. ``contimg retry`` removes i
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import json
 import os
@@ -66,8 +67,8 @@ class Failure:
         Its ``group``, ``night``, ``hour``, as far as it has them.
     cause : {"transient", "compute", "data", "config", "bug"}
         See `RETRIES`.
-    state : {"waiting", "quarantined"}
-        Whether it will be tried again by itself.
+    state : {"waiting", "quarantined", "retried"}
+        Whether it will be tried again by itself, or was within the same run.
     message : str
         What happened, in one line.
     log : str
@@ -157,11 +158,19 @@ def fingerprint(config: Config, files: Iterable[str] = ()) -> str:
         Raw files of the group; size and time of modification count.
     """
     digest = hashlib.blake2b(config.model_dump_json(exclude=UNATTENDED).encode(), digest_size=12)
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+    digest.update(_software())
     tools = (path for tool in TOOLS if (path := shutil.which(tool)))
     digest.update("\n".join(map(describe, (*sorted(files), *tools))).encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def _software() -> bytes:
+    """Return a hash of this package's sources."""
+    digest = hashlib.blake2b()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.digest()
 
 
 def describe(path: str) -> str:
@@ -266,14 +275,13 @@ def told(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     A job that failed and succeeded when it was tried again has not failed. Of several in one place
     the one whose log tells a cause counts.
     """
-    chosen: dict[tuple, Mapping[str, Any]] = {}
+    chosen: dict[Path, Mapping[str, Any]] = {}
     for event in {_job(event): event for event in events}.values():
         if event["end"] != "failed":
             continue
-        group = event["wildcards"].get("group")
-        key = (group or event["wildcards"].get("night"), group and event["rule"] == "calibrate")
-        if key not in chosen or (_marked(event) and not _marked(chosen[key])):
-            chosen[key] = event
+        record = path_of(Layout(Path()), event["rule"], event["wildcards"])
+        if record not in chosen or (_marked(event) and not _marked(chosen[record])):
+            chosen[record] = event
     return list(chosen.values())
 
 

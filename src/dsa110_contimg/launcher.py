@@ -113,9 +113,10 @@ def _on_cluster(args: argparse.Namespace) -> bool:
 
 def _snakemake(args: argparse.Namespace, *extra: str) -> int:
     """Run Snakemake for something that makes no product; return its exit status."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
+    from .engine import SNAKEMAKE
+
     sys.stdout.flush()
-    return subprocess.call([*command, *extra, *_snakemake_options(args)])
+    return subprocess.call([*SNAKEMAKE, *extra, *_snakemake_options(args)])
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +193,9 @@ def run(args: argparse.Namespace) -> int:
             slurm.cancel_orphans(config.results)
         with runs.recorded(config, "run", args.targets) as record:
             status = record["exit_status"] = _rounds(args, config, nights, record)
-        return _report(args, config) or status if args.report else status
+        if args.report:
+            _report(args, config)
+        return status
 
 
 def _nights(names: list[str]) -> list[str] | None:
@@ -205,14 +208,13 @@ def _nights(names: list[str]) -> list[str] | None:
     return sorted(nights) or None
 
 
-def _report(args: argparse.Namespace, config: Config) -> int:
-    """Gather the pages that there are, and statistics of all jobs, in one file; return 0."""
+def _report(args: argparse.Namespace, config: Config) -> None:
+    """Gather the pages that there are, and statistics of all jobs, in one file."""
     out = config.results / WORKFLOW_REPORT
     with replacing(out) as temporary:
         if status := _snakemake(args, "--report", str(temporary), "--quiet", "all"):
             raise ToolError(f"{out}: snakemake --report ended with {status}; its message is above")
     print(f"report: {out}", flush=True)
-    return 0
 
 
 def _rounds(args: argparse.Namespace, config: Config, nights: list[str] | None, record) -> int:
@@ -457,7 +459,7 @@ def _retry_parser() -> argparse.ArgumentParser:
 
 def retry(args: argparse.Namespace) -> int:
     """Remove records of failures."""
-    from . import closing, failures, locking
+    from . import closing, locking
 
     config = read_config(args)
     layout = Layout(config.results)
@@ -561,14 +563,9 @@ def _demo_parser() -> argparse.ArgumentParser:
 
 def demo(args: argparse.Namespace) -> int:
     """Simulate, run, and say where to look."""
-    args.configfile, args.profile, args.targets, args.snakemake, args.config = (
-        None,
-        None,
-        [],
-        [],
-        [],
-    )
-    args.report = args.recalibrate = False
+    from . import closing
+
+    args = _run_parser().parse_args(["--cores", args.cores] if args.cores else [])
     incoming, catalog = DEMO_FOLDER / "incoming", DEMO_FOLDER / "catalog.csv"
     config = read_config(args)
     # A configuration that points at real data keeps its results folder free of simulated ones.
@@ -583,7 +580,7 @@ def demo(args: argparse.Namespace) -> int:
     if status := run(args):
         return status
     layout = Layout(results)
-    nights = sorted(path.name for path in layout.night("").iterdir())
+    nights = closing.nights_on_disk(layout)
     print("\nDone. Where to look:")
     for night in nights:
         print(f"  {layout.night(night, 'report.html')}  report of the night")

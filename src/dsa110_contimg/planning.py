@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from .products import (
     code_hash,
     companion,
     group_mjd,
-    night_of,
     read_sidecar,
     sidecar_path,
     write_text,
@@ -147,7 +146,11 @@ def _plan(
     """Plan the work of some nights, given the calibrations of others."""
     groups = _groups(layout, inventory, nights)
     known = failures.read_all(layout, nights)
-    holding = [f for f in known if f.quarantined and _holds(f, groups, config)]
+    holding = [
+        f
+        for f in known
+        if f.quarantined and failures.holds(f, fingerprint(config, groups, f.wildcards))
+    ]
     unsolvable = {f.wildcards["group"] for f in holding if f.rule == "calibrate"}
     set_aside = {f.what for f in holding if f.rule != "calibrate"}
     settled = frozenset(g for night in nights for g in closing.purged_groups(layout, night))
@@ -218,11 +221,12 @@ def _groups(
     return dict(sorted(found.items()))
 
 
-def _holds(failure: failures.Failure, groups: dict[str, ingest.Group], config: Config) -> bool:
-    group = groups.get(failure.wildcards.get("group", ""))
-    return failures.holds(
-        failure, failures.fingerprint(config, group.files.values() if group else ())
-    )
+def fingerprint(
+    config: Config, groups: Mapping[str, ingest.Group], wildcards: Mapping[str, str]
+) -> str:
+    """Return what a job with these wildcards may fail for; see `failures.fingerprint`."""
+    group = groups.get(wildcards.get("group", ""))
+    return failures.fingerprint(config, group.files.values() if group else ())
 
 
 def _news(inventory: ingest.Inventory, layout: Layout, closed: Collection[str]) -> set[str]:
@@ -275,28 +279,27 @@ def _night_mjd(night: str) -> float:
     return group_mjd(night.replace("-", "") + "T000000")
 
 
-def _revived(layout: Layout, closed: Collection[str], active: Collection[str], config: Config):
+def _revived(
+    layout: Layout, closed: Collection[str], active: Collection[str], config: Config
+) -> set[str]:
     """Return the closed nights with groups that a calibration of an open night can serve now."""
-    solved = _solutions_elsewhere(layout, (), active, active, config)
-    usable = {i: group for i, (group, verdict) in solved.items() if verdict != "fail"}
-    if not usable:
-        return set()
-    near = {night_of(i) for i in usable}
+    reach = config.calibration.borrow_days + 1
     refused: list[ingest.Group] = []
     for night in closed:
-        if _near(night, config.calibration.borrow_days + 1, near):
-            record = closing.read(layout, night)
-            refused += _from_dicts(record.refused) if record else []
+        if _near(night, reach, active) and (record := closing.read(layout, night)):
+            refused += _from_dicts(record.refused)
     if not refused:
         return set()
+    solved = _solutions_elsewhere(layout, (), active, active, config)
+    usable = {i for i, (_, verdict) in solved.items() if verdict != "fail"}
     plan = calplan.plan_calibration(
-        [*refused, *usable.values()],
+        [*refused, *(solved[i][0] for i in usable)],
         catalogs.all_calibrators(config.calibrators),
         config.calibration,
         verdicts={i: verdict for i, (_, verdict) in solved.items()},
         share=_shares(config),
     )
-    return {group.night for group in refused if usable.keys() & plan.candidates.get(group.id, ())}
+    return {group.night for group in refused if usable & {*plan.candidates.get(group.id, ())}}
 
 
 def prepare_jobs(source: Path) -> None:

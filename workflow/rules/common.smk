@@ -10,7 +10,7 @@ from dsa110_contimg import planning
 from dsa110_contimg.config import load_config, to_args
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.planning import LIGHTCURVES, MOSAIC_MAPS, TILE_MAPS
-from dsa110_contimg.products import GROUP_ID, Layout
+from dsa110_contimg.products import GROUP_ID, Layout, night_of
 from dsa110_contimg.recipes import optional_products
 
 planning.prepare_jobs(SRC)
@@ -194,7 +194,7 @@ def night_products(wildcards):
 
 def night_pages(wildcards):
     """Pages of a night's tiles and calibrations; what was purged keeps the page that it has."""
-    groups = [g for g in PLAN.groups if planning.night_of(g) == wildcards.night]
+    groups = [g for g in PLAN.groups if night_of(g) == wildcards.night]
     return planning.pages(PLAN, LAYOUT, groups)
 
 
