@@ -13,38 +13,20 @@ Markdown and puts it into ``docs/benchmarks/calibration.md``. Needs 12 GB of dis
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from measure import ROOT, heading, run, step
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 TABLE = ROOT / "docs" / "benchmarks" / "calibration.md"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "1"}
 #: Length of the plain sequence's intervals of phase.
 PHASE_SOLINT = "60s"
-
-
-def step(*arguments: object) -> float:
-    """Run a step in a process of its own; return its wall time."""
-    return timed([sys.executable, "-m", "dsa110_contimg", *map(str, arguments)])
-
-
-def timed(command: list[str]) -> float:
-    started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return time.monotonic() - started
 
 
 PLAIN = """
@@ -82,8 +64,7 @@ def plain_casa(ms: Path, qa: dict, folder: Path) -> dict[str, float]:
     flux = calibrator.flux(np.array([1.3e9, 1.4e9, 1.5e9]))
     index = np.log(flux[2] / flux[0]) / np.log(1.5 / 1.3)
     numbers = (calibrator.ra_deg, calibrator.dec_deg, flux[1], index)
-    arguments = [str(ms), str(folder), *map(str, numbers), qa["refant"], PHASE_SOLINT]
-    timed([sys.executable, "-c", PLAIN, *arguments])
+    run([sys.executable, "-c", PLAIN, ms, folder, *numbers, qa["refant"], PHASE_SOLINT])
     return json.loads((folder / "times.json").read_text())
 
 
@@ -215,19 +196,19 @@ def measure(folder: Path, plain: bool) -> str:
         (shutil.rmtree if path.is_dir() else Path.unlink)(path) if path.exists() else None
     catalog = truth.folder / "catalog.csv"
     step("group", raw, *files)
-    rows = [("convert and flag", step("convert", raw, ms))]
+    rows = [("convert and flag", step("convert", raw, ms).seconds)]
     timings = json.loads(Path(f"{ms}.json").read_text())["timings_s"]
     rows += [(f"- of which {k}", timings[k]) for k in ("flag_bad", "flag_engine", "flag_clip")]
     solve = ["calibrate", ms, prefix, "--calibrator", "3C48", "--catalog", catalog]
-    rows.append(("calibrate: model, averaged copy, K, phases, B, G", step(*solve)))
+    rows.append(("calibrate: model, averaged copy, K, phases, B, G", step(*solve).seconds))
     sidecar = json.loads(Path(f"{prefix}.gcal.json").read_text())
     rows += [(f"- of which {k}", v) for k, v in sidecar["timings_s"].items()]
     fast = folder / "quick"
     fast.mkdir(exist_ok=True)
     quick = step(*solve[:2], fast / group, *solve[3:], "--mode", "quick")
-    rows.append(("calibrate, `mode: quick`", quick))
+    rows.append(("calibrate, `mode: quick`", quick.seconds))
     apply = step("apply", ms, f"{prefix}.cal.ms", "--candidate", prefix)
-    rows.append(("apply and average", apply))
+    rows.append(("apply and average", apply.seconds))
     timings = json.loads(Path(f"{prefix}.cal.ms.json").read_text())["timings_s"]
     rows += [(f"- of which {k}", v) for k, v in timings.items()]
     if plain:
@@ -241,8 +222,7 @@ def measure(folder: Path, plain: bool) -> str:
     lines = [
         "# Flagging and calibration of a full-size tile",
         "",
-        f"Written by `python benchmarks/calibration.py` on {dt.date.today()}; "
-        f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[2]:.1f} "
+        f"{heading('python benchmarks/calibration.py')}, load {os.getloadavg()[2]:.1f} "
         f"(mean of 15 minutes, this run included).",
         "",
         f"Verdict of the solution: {sidecar['verdict']}"

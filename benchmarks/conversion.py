@@ -10,9 +10,7 @@ in fresh processes, the contenders in turn, and puts the table into
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -22,20 +20,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[1]
+from measure import ROOT, Usage, heading
+
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 TABLE = ROOT / "docs" / "benchmarks" / "conversion.md"
-
-
-@dataclass
-class Run:
-    seconds: float
-    cpu_s: float
-    peak_mb: float
 
 
 def make_group(folder: Path, n_times: int) -> Path:
@@ -142,7 +133,7 @@ LABELS = {
 }
 
 
-def measure(name: str, group: Path, folder: Path) -> Run:
+def measure(name: str, group: Path, folder: Path) -> Usage:
     """Run one contender in its own process; memory is that of all its processes."""
     target = folder / "out.ms"
     command = [sys.executable, __file__, "--run", name, "--group", str(group), "--target", target]
@@ -169,7 +160,7 @@ def measure(name: str, group: Path, folder: Path) -> Run:
     shutil.rmtree(target, ignore_errors=True)
     if process.returncode:
         raise SystemExit(f"{name} failed: {errors.decode()[-2000:]}")
-    return Run(seconds, cpu, peak)
+    return Usage(seconds, cpu, peak)
 
 
 def tree_mb(pid: int) -> float:
@@ -197,7 +188,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def table(results: dict[tuple[str, int], list[Run]], n_bytes: dict[int, int], runs: int) -> str:
+def table(results: dict[tuple[str, int], list[Usage]], n_bytes: dict[int, int], runs: int) -> str:
     def median(name: str, n: int, what: str) -> float:
         return statistics.median(getattr(run, what) for run in results[name, n])
 
@@ -209,8 +200,8 @@ def table(results: dict[tuple[str, int], list[Run]], n_bytes: dict[int, int], ru
     lines = [
         "# Conversion",
         "",
-        f"`python benchmarks/conversion.py --runs {runs}` on {dt.date.today():%d %B %Y}: "
-        f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[2]:.1f}; "
+        f"{heading(f'python benchmarks/conversion.py --runs {runs}')}, "
+        f"load {os.getloadavg()[2]:.1f}; "
         f"medians of {runs} rounds, contenders in turn, each in a fresh process, start-up "
         "included. A group has 96 antennas and 768 channels. Memory is that of all processes "
         "together. Files are read from the page cache and written to it; what one run wrote goes "
@@ -264,7 +255,7 @@ def main() -> None:
         folder = args.folder or Path(temporary)
         groups = {n: make_group(folder, n) for n in (12, 24)}
         n_bytes = {n: sum(p.stat().st_size for p in (folder / f"raw{n}").iterdir()) for n in groups}
-        results: dict[tuple[str, int], list[Run]] = {}
+        results: dict[tuple[str, int], list[Usage]] = {}
         for _ in range(args.runs):
             for name, n in (*((name, 24) for name in CONTENDERS), ("direct", 12)):
                 run = measure(name, groups[n], folder)

@@ -22,19 +22,17 @@ self-calibrates, takes longer than all others together. Needs 15 GB of disk and 
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+import measure
+from measure import ROOT
+
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 PAGE = ROOT / "docs" / "benchmarks" / "imaging.md"
 #: A field at the same declination, observed with the same gains, without any source.
@@ -47,20 +45,8 @@ IMAGE_PARTS = ("weights", "seeds", "imager", "restore", "beam", "noise", "catalo
 
 def step(*arguments: object) -> dict[str, float]:
     """Run a step of the package in a process of its own; return seconds and peak memory."""
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dsa110_contimg", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "1"},
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{arguments[0]} failed; the message is above")
-    run = {
-        "seconds": time.monotonic() - started,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_gb": usage.ru_maxrss / 1e6,
-    }
+    used = measure.step(*arguments)
+    run = {"seconds": used.seconds, "cpu_s": used.cpu_s, "peak_gb": used.peak_mb * 1024 / 1e6}
     print(f"{arguments[0]:<12}{run['seconds']:7.1f} s {run['peak_gb']:5.2f} GB", flush=True)
     return run
 
@@ -267,9 +253,8 @@ def page(results: dict[str, Any], command: str) -> str:
     lines = [
         "# Imaging",
         "",
-        f"`{command}` on {dt.date.today():%d %B %Y}: {os.cpu_count()} cores "
-        f"({platform.machine()}), load before each part {results['load']}. One run, each step a "
-        "process, start-up included. A tile has 96 antennas, 768 channels and 24 integrations; "
+        f"{measure.heading(command)}, load before each part {results['load']}. One run, each step "
+        "a process, start-up included. A tile has 96 antennas, 768 channels and 24 integrations; "
         "3C48 (16 Jy) and 100 fainter sources are in the field. `quick` and `standard` make images "
         "of 2400 x 2400 pixels of 6 arcsec, `deep` of 4800 x 4800 of 3 arcsec. Peak memory is that "
         "of the largest process of a step. The text around these tables is in "

@@ -20,17 +20,16 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import report as night_report
 from fake_results import PHOTOMETRY
+from measure import ROOT, step
 
 from dsa110_contimg import index
 from dsa110_contimg.products import Layout, Sidecar, group_id, night_of
 from dsa110_contimg.telescope import TILE_S
 
-ROOT = Path(__file__).resolve().parents[1]
 START_MJD = 61072.0005
 
 
@@ -128,10 +127,10 @@ def main() -> None:
         for number in range(options.nights):
             season.night(number)
         results, out = root / "results", root / "index.sqlite"
-        rows = [("rebuilt", *night_report.step("index", results, out, "--rebuild"))]
-        rows.append(("nothing new", *night_report.step("index", results, out)))
+        rows = [("rebuilt", *step("index", results, out, "--rebuild"))]
+        rows.append(("nothing new", *step("index", results, out)))
         season.night(options.nights)
-        rows.append(("a night more", *night_report.step("index", results, out)))
+        rows.append(("a night more", *step("index", results, out)))
         with index.open_index(out) as db:
             (n,) = db.execute("SELECT count(*) FROM measurements").fetchone()
         print(f"{n} measurements, {out.stat().st_size / 1e9:.2f} GB\n")

@@ -4,12 +4,12 @@ Usage: python benchmarks/lightcurves.py [SOURCES [NIGHTS...]]   (2000 sources; 3
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measure import step
 
 N_SOURCES, NIGHTS = 2000, (30, 365, 1000)
 
@@ -32,16 +32,6 @@ def make(folder: str, n_epochs: int, n_sources: int) -> None:
         Sidecar("photometry").write(path)
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """Run a program; return its wall time, s, and largest memory, MB."""
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{command[:4]} failed")
-    return time.monotonic() - started, used.ru_maxrss / 1024
-
-
 def main(n_sources: int, nights: list[int]) -> None:
     print("| nights | sources | all at once | memory | one more night | memory | tables read |")
     print("|---|---|---|---|---|---|---|")
@@ -51,13 +41,12 @@ def main(n_sources: int, nights: list[int]) -> None:
             script = [sys.executable, __file__, "make", folder, str(n_epochs + 1), str(n_sources)]
             subprocess.run(script, check=True)
             tables = [str(p) for p in sorted(Path(folder).glob("*/photometry.csv"))]
-            step = [sys.executable, "-m", "dsa110_contimg", "lightcurves", f"{folder}/out"]
-            every, every_mb = timed([*step, *tables[:-1]])
-            one, one_mb = timed([*step, *tables])
+            every = step("lightcurves", f"{folder}/out", *tables[:-1])
+            one = step("lightcurves", f"{folder}/out", *tables)
             record = json.loads((Path(folder) / "out/lightcurves.parquet.json").read_text())
             print(
-                f"| {n_epochs} | {n_sources} | {every:.1f} s | {every_mb:.0f} MB "
-                f"| {one:.1f} s | {one_mb:.0f} MB | {record['qa']['n_tables_read']} |",
+                f"| {n_epochs} | {n_sources} | {every.seconds:.1f} s | {every.peak_mb:.0f} MB "
+                f"| {one.seconds:.1f} s | {one.peak_mb:.0f} MB | {record['qa']['n_tables_read']} |",
                 flush=True,
             )
 

@@ -8,12 +8,12 @@ what is measured is the mosaic.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measure import step
 
 N_TILES, SIZE, CELL_ARCSEC, DEC = (60, 280), 2400, 6.0, 33.0
 STEP_DEG, STEP_DAYS = 360 / 280, 86164.1 / 280 / 86400
@@ -51,18 +51,13 @@ def main(counts: list[int]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([sys.executable, __file__, "make", folder, str(n_tiles)], check=True)
             output = Path(folder) / "mosaic.fits"
-            tiles = sorted(map(str, Path(folder).glob("*.image.fits")))
-            started = time.monotonic()
-            command = [sys.executable, "-m", "dsa110_contimg", "mosaic", str(output), *tiles]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            _, status, used = os.wait4(process.pid, 0)
-            if status:
-                raise SystemExit("the mosaic failed")
-            seconds, memory = time.monotonic() - started, used.ru_maxrss / 1024
+            tiles = sorted(Path(folder).glob("*.image.fits"))
+            used = step("mosaic", output, *tiles)
             qa = json.loads(output.with_name("mosaic.fits.json").read_text())["qa"]
             print(
-                f"| {qa['n_tiles']} | {qa['n_images']} | {seconds:.0f} s "
-                f"| {seconds / n_tiles:.1f} s | {memory:.0f} MB | {qa['rms_over_predicted']:.3f} |",
+                f"| {qa['n_tiles']} | {qa['n_images']} | {used.seconds:.0f} s "
+                f"| {used.seconds / n_tiles:.1f} s | {used.peak_mb:.0f} MB "
+                f"| {qa['rms_over_predicted']:.3f} |",
                 flush=True,
             )
 

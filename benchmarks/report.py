@@ -14,10 +14,8 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from fake_results import make_sources, measure, write_caltable, write_image, write_photometry
+from measure import step
 
 from dsa110_contimg.products import Layout, Sidecar, companion, group_id, group_mjd, write_text
 from dsa110_contimg.telescope import TILE_S, stations
 
-ROOT = Path(__file__).resolve().parents[1]
 DIFFERENT = 10
 RMS_JY = 0.3e-3
 COLUMNS = ("low", "XX", "YY", "high")
@@ -71,12 +69,12 @@ def sidecars(layout: Layout, group: str, ra: float, chosen: str, rng) -> None:
         "antenna": {"names": names()} | percentiles(96),
     }
     weights = {"weight": rng.uniform(1, 2, (24, 128)).round(4).tolist()}
-    for kind, step, qa in (
+    for kind, made_by, qa in (
         ("hdf5", "group", {"subbands": list(range(16)), "group": {"id": group}}),
         ("ms", "convert", common | {"flags": flags, "pointing": pointing}),
         ("cal.ms", "apply", common | {"visibilities": visibilities, "weights": weights}),
     ):
-        card = Sidecar(step, qa=qa, timings_s={"total": 10.0})
+        card = Sidecar(made_by, qa=qa, timings_s={"total": 10.0})
         card.write(layout.group(group, kind))
     write_text(
         layout.group(group, "calibration.json"),
@@ -149,20 +147,6 @@ def make_night(root: Path, options: argparse.Namespace) -> tuple[Layout, str, li
     write_photometry(layout.night(night, "photometry.csv"), rows)
     Sidecar("photometry").write(layout.night(night, "photometry.csv"))
     return layout, night, ids
-
-
-def step(*arguments) -> tuple[float, float, float]:
-    """Run a step; return its wall time and processor time, s, and its largest memory, MB."""
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dsa110_contimg", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "1"},
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{arguments[0]} failed")
-    return time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def main() -> None:

@@ -11,14 +11,14 @@ Prints a Markdown table; wanted is less than 3 s.
 import argparse
 import datetime as dt
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from measure import run
 
 from dsa110_contimg import closing, ingest, telescope
 from dsa110_contimg.products import Layout, group_id, group_mjd, night_of
@@ -87,20 +87,11 @@ def entry(identity, start_mjd, files):
 
 
 def tick(folder):
-    """Run a tick; return wall time, processor time (s), peak memory (MB) and what it printed."""
+    """Run a tick; return what it took and what it printed."""
     config = ["incoming=incoming", "results=results", "catalog=catalog.csv"]
     config += ["flagging={engine: none}", "imaging={engine: tclean}", "operations={min_free_gb: 0}"]
     command = [sys.executable, "-m", "dsa110_contimg", "tick", "--config", *config]
-    began = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        output.seek(0)
-        said = output.read()
-    if status:
-        sys.exit(f"the tick ended with {status}: {said}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said
+    return run(command, cwd=folder)
 
 
 def main():
@@ -119,8 +110,9 @@ def main():
         )
         print("\n| tick | wall, s | processor, s | memory, MB |\n|---|---|---|---|")
         for label in ("first, reads all headers", "second", "third", "fourth"):
-            wall, processor, memory, said = tick(folder)
-            print(f"| {label} | {wall:.2f} | {processor:.2f} | {memory:.0f} |", flush=True)
+            used, said = tick(folder)
+            cells = f"{used.seconds:.2f} | {used.cpu_s:.2f} | {used.peak_mb:.0f}"
+            print(f"| {label} | {cells} |", flush=True)
             if "jobs to do" in said:
                 sys.exit(f"there was something to do: {said}")
 
