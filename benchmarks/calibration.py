@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from measure import ROOT, heading, run, step
 
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 TABLE = ROOT / "docs" / "benchmarks" / "calibration.md"
 #: Length of the plain sequence's intervals of phase.
 PHASE_SOLINT = "60s"
@@ -68,31 +68,9 @@ def plain_casa(ms: Path, qa: dict, folder: Path) -> dict[str, float]:
     return json.loads((folder / "times.json").read_text())
 
 
-def read_solution(path: Path):
-    """Read a calibration table with python-casacore."""
-    from casacore.tables import table
-
-    from dsa110_contimg.calibration import Solution
-
-    with table(str(path), ack=False) as t:
-        name = "FPARAM" if "FPARAM" in t.colnames() else "CPARAM"
-        columns = (t.getcol(c) for c in ("ANTENNA1", "TIME", name, "FLAG", "SNR"))
-        antenna, time_s, values, flags, snr = columns
-        return Solution(antenna, time_s / 86400, values, flags, snr)
-
-
-def true_gains(truth, group: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return injected gains (117, n_chan, 2), NaN where there are none, and channels, ascending."""
-    known = truth.gains(group)
-    order = np.argsort(known["freq_hz"])
-    gains = np.full((117, len(order), 2), np.nan, complex)
-    gains[known["antennas"]] = known["gains"][:, order]
-    gains[list(truth.dead)] = np.nan
-    return gains, known["freq_hz"][order]
-
-
 def judge_gains(truth, group: str, prefix: Path) -> list[tuple[str, str, str]]:
     """Compare recovered gains with the injected ones."""
+    from caltables import read_solution, true_gains
     from dsa110_contimg.calibration import KINDS, total_gain
 
     gains, freq = true_gains(truth, group)
@@ -147,6 +125,7 @@ def judge_bias(truth, group: str, ms: Path, scratch: Path) -> list[tuple[str, st
     """Compare what flags left, over the injected gains, with the model of the field."""
     from casacore.tables import table
 
+    from caltables import true_gains
     from dsa110_contimg import catalogs, skymodel
 
     copy = scratch / "copy.ms"

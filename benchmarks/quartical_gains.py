@@ -19,20 +19,11 @@ from pathlib import Path
 import numpy as np
 from casacore.tables import table
 
-from dsa110_contimg.calibration import KINDS, Solution, total_gain
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from caltables import read_solution
+from dsa110_contimg.calibration import KINDS, total_gain
 from dsa110_contimg.products import read_sidecar
-
-
-def read_solution(path):
-    with table(str(path), ack=False) as t:
-        name = "FPARAM" if "FPARAM" in t.colnames() else "CPARAM"
-        return Solution(
-            t.getcol("ANTENNA1"),
-            t.getcol("TIME") / 86400,
-            t.getcol(name),
-            t.getcol("FLAG"),
-            t.getcol("SNR"),
-        )
 
 
 def solve_with_quartical(copy, out, reference):

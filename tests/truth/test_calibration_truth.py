@@ -12,9 +12,10 @@ import sys
 import numpy as np
 import pytest
 
+from caltables import read_solution, true_gains
 from dsa110_contimg import catalogs, correlator, simulation, skymodel
 from dsa110_contimg.beam import airy_power, separation_rad
-from dsa110_contimg.calibration import KINDS, Solution, total_gain
+from dsa110_contimg.calibration import KINDS, total_gain
 from dsa110_contimg.products import read_sidecar
 
 GROUP_CHANNELS = 12
@@ -62,32 +63,9 @@ def tile(tmp_path_factory):
     return truth, group, folder
 
 
-def read_solution(table):
-    from casacore.tables import table as open_table
-
-    with open_table(str(table), ack=False) as t:
-        name = "FPARAM" if "FPARAM" in t.colnames() else "CPARAM"
-        return Solution(
-            t.getcol("ANTENNA1"),
-            t.getcol("TIME") / 86400,
-            t.getcol(name),
-            t.getcol("FLAG"),
-            t.getcol("SNR"),
-        )
-
-
-def ascending_gains(truth, group):
-    """Return true gains by antenna number, (117, n_chan, 2), channels ascending; and channels."""
-    known = truth.gains(group)
-    order = np.argsort(known["freq_hz"])
-    gains = np.full((117, len(order), 2), np.nan, complex)
-    gains[known["antennas"]] = known["gains"][:, order]
-    return gains, known["freq_hz"][order]
-
-
 def test_recovered_gains_are_the_injected_ones(tile):
     truth, group, folder = tile
-    gains, freq = ascending_gains(truth, group)
+    gains, freq = true_gains(truth, group)
     found = total_gain({k: read_solution(folder / f"{group}.{k}") for k in KINDS}, freq)
     alive = [a for a in truth.gains(group)["antennas"] if a not in truth.dead]
     ratio = (found / gains)[alive]
@@ -224,7 +202,7 @@ def test_quick_mode_keeps_the_flux_scale(tile, tmp_path):
     )
     assert read_sidecar(tmp_path / f"{group}.gcal")["verdict"] == "pass"
     solutions = {k: read_solution(tmp_path / f"{group}.{k}") for k in KINDS}
-    gains, freq = ascending_gains(truth, group)
+    gains, freq = true_gains(truth, group)
     merged = solutions["bcal"].values.shape[1]
     assert merged == len(freq) // 4
     found = np.abs(total_gain(solutions, freq.reshape(merged, -1).mean(axis=1)))
@@ -285,8 +263,7 @@ def test_flagging_does_not_bias_the_flux(tile, tmp_path):
         catalogs.read_catalog(truth.folder / "catalog.csv"),
         uvmin_klambda=1.0,
     )
-    gains, _ = ascending_gains(truth, group)
-    gains[list(truth.dead)] = np.nan
+    gains, _ = true_gains(truth, group)
     with open_table(str(copy), ack=False) as t:
         data, model, flags = t.getcol("DATA"), t.getcol("MODEL_DATA"), t.getcol("FLAG")
         pair = gains[t.getcol("ANTENNA1")] * gains[t.getcol("ANTENNA2")].conj()
