@@ -16,6 +16,7 @@ import numpy as np
 from . import fitsheaders, photometry, seeding, subbands, tileqa, transients, wsclean
 from .config import PhotometryOptions
 from .external import run_tool
+from .imaging import Imaged, Job, measure_catalog
 from .products import Sidecar
 from .recipes import Recipe
 from .restore import fit_beam
@@ -24,8 +25,6 @@ from .weighting import Tile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from .imaging import Imaged, Job
 
 __all__ = ["blank", "make"]
 
@@ -107,16 +106,8 @@ def _measured(job: Job, imaged: Imaged, planes: dict[str, np.ndarray]) -> pd.Dat
     """Return the photometry of the catalogue's sources on the tile."""
     if job.catalog is None:
         return None
-    plane = photometry.Plane(
-        data=planes["image"],
-        wcs=job.wcs,
-        beam_deg=imaged.beam,
-        rms=planes["rms"],
-        response=planes["pb"],
-        freq_hz=job.weighting.freq_hz,
-        mjd=float(np.mean(job.tile.time_mjd)),
-    )
-    return photometry.measure(plane, job.catalog, PhotometryOptions(min_flux_jy=0, pb_limit=0.05))
+    options = PhotometryOptions(min_flux_jy=0, pb_limit=0.05)
+    return measure_catalog(job, imaged, planes, options)
 
 
 def _known(job: Job, table: pd.DataFrame | None) -> Seeds:

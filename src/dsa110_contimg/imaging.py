@@ -26,7 +26,7 @@ import numpy as np
 
 from . import __version__, anchors, fitsheaders, seeding, selfcal, tclean, tileqa, wsclean
 from .beam import TileBeam
-from .config import ImagingOptions, SelfcalOptions, add_options, from_args
+from .config import ImagingOptions, PhotometryOptions, SelfcalOptions, add_options, from_args
 from .errors import DataError, ToolStopped, ToolTimeout
 from .external import find_tool, run_tool
 from .products import Sidecar, beside, night_of, read_sidecar, sidecar_path
@@ -500,10 +500,11 @@ def _figures(job: Job, imaged: Imaged | None, planes: dict[str, np.ndarray]) -> 
     }
 
 
-def _check_sky(job: Job, imaged: Imaged, planes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Compare the image with the catalogue."""
-    from . import photometry, skycheck
-    from .config import PhotometryOptions
+def measure_catalog(
+    job: Job, imaged: Imaged, planes: dict[str, np.ndarray], options: PhotometryOptions
+) -> pd.DataFrame:
+    """Return the photometry of the catalogue's sources on the tile, as `photometry.measure`."""
+    from . import photometry
 
     plane = photometry.Plane(
         data=planes["image"],
@@ -512,12 +513,19 @@ def _check_sky(job: Job, imaged: Imaged, planes: dict[str, np.ndarray]) -> dict[
         rms=planes["rms"],
         response=planes["pb"],
         freq_hz=job.weighting.freq_hz,
-        mjd=(job.tile.start_mjd + job.tile.end_mjd) / 2,
+        mjd=float(np.mean(job.tile.time_mjd)),
     )
+    return photometry.measure(plane, job.catalog, options)
+
+
+def _check_sky(job: Job, imaged: Imaged, planes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Compare the image with the catalogue."""
+    from . import skycheck
+
     # Sources that could not reach five times the noise on axis tell nothing.
     faintest = 5 * float(np.nanmedian(planes["rms"]))
     wanted = PhotometryOptions(min_flux_jy=faintest, pb_limit=job.options.pb_limit)
-    return skycheck.check(photometry.measure(plane, job.catalog, wanted), job.beam)
+    return skycheck.check(measure_catalog(job, imaged, planes, wanted), job.beam)
 
 
 # --- files ----------------------------------------------------------------------------------------
