@@ -369,19 +369,17 @@ def _lines(axis: Any, x: np.ndarray, curves: np.ma.MaskedArray, names: list[str]
     axis.legend(loc="best", ncols=2)
 
 
-def labels(names: list[str]) -> tuple[list[str], str]:
-    """Return short antenna labels and the name of their axis: ``DSA-`` is said once."""
-    if all(name.startswith("DSA-") for name in names):
-        return [name[4:] for name in names], "antenna (DSA-)"
-    return names, "antenna"
+def named_ticks(axis: Any, names: list[str], most: int) -> None:
+    """Name the places 0, 1, 2, ... of an axis (``axes.xaxis``, ``axes.yaxis``), at most so many."""
+    ticks = range(0, len(names), max(1, -(-len(names) // most)))
+    axis.set_ticks(list(ticks), [names[i] for i in ticks])
 
 
 def antenna_axis(axis: Any, names: list[str], most: int = 24) -> None:
-    """Label the horizontal axis of an axes with antennas."""
-    short, title = labels(names)
-    ticks = list(range(0, len(names), max(1, -(-len(names) // most))))
-    axis.set_xticks(ticks, [short[i] for i in ticks])
-    axis.set_xlabel(title)
+    """Label an axis (``axes.xaxis``, ``axes.yaxis``) with antennas; ``DSA-`` is said once."""
+    prefixed = all(name.startswith("DSA-") for name in names)
+    named_ticks(axis, [name.removeprefix("DSA-") for name in names] if prefixed else names, most)
+    axis.set_label_text("antenna (DSA-)" if prefixed else "antenna")
 
 
 def _steady_limits(axis: Any, curves: np.ma.MaskedArray, least: float) -> None:
@@ -445,10 +443,7 @@ def bandpass_map(solutions: Solutions) -> str:
         )
         figure.colorbar(shown, ax=axis, label=label, pad=0.01)
         axis.set_xlabel("frequency (GHz)")
-    short, title = labels(solutions.antennas)
-    ticks = list(range(0, len(values), max(1, len(values) // 12)))
-    axes[0].set_yticks(ticks, [short[i] for i in ticks])
-    axes[0].set_ylabel(title)
+    antenna_axis(axes[0].yaxis, solutions.antennas, 12)
     return png_uri(figure, colour_map=True)
 
 
@@ -518,7 +513,7 @@ def gains(solutions: Solutions) -> str:
     upper.set_ylim(bottom=0)
     upper.set_ylabel("gain amplitude")
     lower.set(ylim=(-190, 190), yticks=[-180, -90, 0, 90, 180], ylabel="phase (deg)")
-    antenna_axis(lower, solutions.antennas)
+    antenna_axis(lower.xaxis, solutions.antennas)
     upper.legend(ncols=3, loc="lower right")
     return png_uri(figure)
 
@@ -538,7 +533,7 @@ def delays(solutions: Solutions) -> str:
             ms=3.5,
             label=f"polarisation {'XY'[pol]}",
         )
-    antenna_axis(axis, solutions.antennas)
+    antenna_axis(axis.xaxis, solutions.antennas)
     axis.set_ylabel("delay (ns)")
     axis.legend(ncols=2)
     return png_uri(figure)
@@ -601,10 +596,8 @@ def flags(statistics: dict[str, dict]) -> str | None:
             interpolation="nearest",
         )
         axis.set_xlabel(label)
-    antenna_axis(axes[1], antennas, 16)
-    names = [f"{g[9:11]}:{g[11:13]}" for g in statistics]
-    ticks = list(range(0, len(names), max(1, len(names) // 12)))
-    axes[0].set_yticks(ticks, [names[i] for i in ticks])
+    antenna_axis(axes[1].xaxis, antennas, 10)
+    named_ticks(axes[0].yaxis, [f"{g[9:11]}:{g[11:13]}" for g in statistics], 12)
     axes[0].set_ylabel("tile (UTC)")
     figure.colorbar(shown, ax=axes, label="flagged (%)", pad=0.01)
     return png_uri(figure, colour_map=True)
@@ -959,11 +952,8 @@ def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
         vmax=1.3,
         interpolation="nearest",
     )
-    short, title = labels(names)
-    ticks_y = list(range(0, len(names), max(1, len(names) // 14)))
-    axis.set_yticks(ticks_y, [short[i] for i in ticks_y])
-    ticks_x = list(range(0, len(solutions), max(1, len(solutions) // 10)))
-    axis.set_xticks(ticks_x, [solutions[i][0][:8] for i in ticks_x])
-    axis.set(ylabel=title, xlabel="calibration")
+    antenna_axis(axis.yaxis, names, 14)
+    named_ticks(axis.xaxis, [group[:8] for group, _ in solutions], 10)
+    axis.set_xlabel("calibration")
     figure.colorbar(shown, ax=axis, label="gain amplitude / its median", pad=0.01)
     return png_uri(figure, colour_map=True)

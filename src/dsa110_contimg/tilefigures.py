@@ -18,7 +18,6 @@ from .figures import (
     ORANGE,
     Plane,
     antenna_axis,
-    labels,
     new_figure,
     png_uri,
     robust,
@@ -243,7 +242,7 @@ def visibilities(summary: Mapping[str, Any]) -> str:
             column[1].xaxis.set_major_formatter(lambda v, _: f"{v:g}")
         column[1].set_xlabel(label)
         if name == "antenna":
-            antenna_axis(column[1], places, 10)
+            antenna_axis(column[1].xaxis, places, 10)
     axes[0, 0].set_ylabel("amplitude (Jy)")
     axes[0, 0].set_ylim(bottom=0)
     axes[1, 0].set_ylabel("phase (deg)")
@@ -307,9 +306,7 @@ def flag_map(flags: Mapping[str, Any], freq_mhz: tuple[float, float]) -> str | N
         interpolation="nearest",
         extent=(*freq_mhz, len(rows) - 0.5, -0.5),
     )
-    short, title = labels(list(rows))
-    ticks = list(range(0, len(rows), max(1, len(rows) // 12)))
-    lower.set_yticks(ticks, [short[i] for i in ticks])
-    lower.set(xlabel="frequency (MHz)", ylabel=title)
+    antenna_axis(lower.yaxis, list(rows), 12)
+    lower.set_xlabel("frequency (MHz)")
     figure.colorbar(shown, ax=[upper, lower], label="flagged (%)", pad=0.01)
     return png_uri(figure, colour_map=True)
