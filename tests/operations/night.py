@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,11 @@ class Operations:
             "STUB_LEDGER": str(self.path / "ledger"),
             "STUB_FAIL": str(self.path / "fail"),
         }
+
+    def receive(self, groups: Iterable[Iterable[Path]]) -> None:
+        """Let raw files of some groups arrive."""
+        for file in chain.from_iterable(groups):
+            arrive(file, self.incoming)
 
     def command(self, *arguments: str, wait_s: float = 0.0) -> list[str]:
         """Return a command line with a configuration of this folder's own."""

@@ -2,15 +2,13 @@
 
 import pytest
 
-from operations.night import Operations, arrive, raw_groups
+from operations.night import Operations, raw_groups
 
 
 @pytest.fixture
 def night(tmp_path):
     operations = Operations.make(tmp_path / "work")
-    for group in raw_groups(tmp_path / "raw", tiles=2):
-        for file in group:
-            arrive(file, operations.incoming)
+    operations.receive(raw_groups(tmp_path / "raw", tiles=2))
     return operations
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from operations.night import Operations, arrive, kill_tree, raw_groups, science
+from operations.night import Operations, kill_tree, raw_groups, science
 
 CORES = 2
 
@@ -43,8 +43,7 @@ def test_kills_neither_lose_nor_spoil_nor_waste_anything(tmp_path, kills):
     raw = raw_groups(tmp_path / "raw", tiles=3)
     calm, rough = (Operations.make(tmp_path / name) for name in ("calm", "rough"))
     for operations in (calm, rough):
-        for file in (file for group in raw for file in group):
-            arrive(file, operations.incoming)
+        operations.receive(raw)
     rng = random.Random(kills)
     status, output = calm.call("tick")
     assert status == 0, output

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from operations.night import Operations, arrive, raw_groups
+from operations.night import Operations, raw_groups
 
 MARK = 'contimg-failure: {{"cause": "{cause}", "message": "{message}", "status": 3}}'
 
@@ -13,9 +13,7 @@ MARK = 'contimg-failure: {{"cause": "{cause}", "message": "{message}", "status":
 def night(tmp_path):
     """Three tiles that have arrived; the second is 20260210T001436."""
     operations = Operations.make(tmp_path / "work")
-    for group in raw_groups(tmp_path / "raw", tiles=3):
-        for file in group:
-            arrive(file, operations.incoming)
+    operations.receive(raw_groups(tmp_path / "raw", tiles=3))
     return operations
 
 
@@ -105,9 +103,7 @@ def test_a_run_goes_on_until_what_fails_is_set_aside(night):
 def test_a_calibrator_that_cannot_be_solved_is_still_a_tile(tmp_path):
     operations = Operations.make(tmp_path / "work")
     for day in (0, 1):
-        for group in raw_groups(tmp_path / f"raw{day}", tiles=2, day=day):
-            for file in group:
-                arrive(file, operations.incoming)
+        operations.receive(raw_groups(tmp_path / f"raw{day}", tiles=2, day=day))
     fail(operations, "calibrate", "20260210", "data", "no fringes")
     status, output = operations.call("run")
     assert status == 0, output
@@ -118,9 +114,7 @@ def test_a_calibrator_that_cannot_be_solved_is_still_a_tile(tmp_path):
 def test_a_night_whose_mosaic_fails_does_not_hold_up_the_others(tmp_path):
     operations = Operations.make(tmp_path / "work")
     for day in (0, 1):
-        for group in raw_groups(tmp_path / f"raw{day}", tiles=2, day=day):
-            for file in group:
-                arrive(file, operations.incoming)
+        operations.receive(raw_groups(tmp_path / f"raw{day}", tiles=2, day=day))
     fail(operations, "mosaic", "2026-02-10", "data", "no overlap")
     for _ in range(2):
         operations.call("tick")
@@ -132,14 +126,11 @@ def test_a_night_whose_mosaic_fails_does_not_hold_up_the_others(tmp_path):
 def test_a_night_without_a_calibrator_opens_when_one_is_solved(tmp_path):
     operations = Operations.make(tmp_path / "work")
     first, second = (raw_groups(tmp_path / f"raw{day}", tiles=2, day=day) for day in (0, 1))
-    for file in first[1]:
-        arrive(file, operations.incoming)
+    operations.receive(first[1:])
     status, output = operations.call("tick")
     assert status == 0 and "no calibrator transit" in output
     assert is_closed(operations) and not tiles(operations)
-    for group in second:
-        for file in group:
-            arrive(file, operations.incoming)
+    operations.receive(second)
     for _ in range(2):
         status, output = operations.call("tick")
         assert status == 0, output
