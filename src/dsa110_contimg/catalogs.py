@@ -35,6 +35,7 @@ __all__ = [
     "iau_name",
     "read_calibrators",
     "read_catalog",
+    "read_csv",
     "vla_calibrators",
 ]
 
@@ -276,6 +277,24 @@ def find_calibrator(name: str, path: str | os.PathLike | None = None) -> Calibra
     )
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV with ``name`` as text and comments after ``#``.
+
+    Raises
+    ------
+    DataError
+        If the file is absent or is no CSV.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, dtype={"name": str}, skipinitialspace=True, comment="#")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({str(error).strip()})") from None
+
+
 def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
     """Read a reference catalogue.
 
@@ -299,16 +318,13 @@ def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
-    try:
-        if path.suffix == ".parquet":
-            _check_stated_units(path)
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, dtype={"name": str}, skipinitialspace=True, comment="#")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; set 'catalog' to a CSV table") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({str(error).strip()})") from None
+    if not path.exists():
+        raise DataError(f"{path}: no such file; set 'catalog' to a CSV table")
+    if path.suffix == ".parquet":
+        _check_stated_units(path)
+        table = pd.read_parquet(path)
+    else:
+        table = read_csv(path)
     absent = [c for c in ("ra_deg", "dec_deg", "flux_jy") if c not in table.columns]
     if absent:
         hint = " (flux_mjy is there: divide by 1000)" if "flux_mjy" in table.columns else ""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .catalogs import DEFAULT_ALPHA, REFERENCE_HZ, UNITS, iau_name, read_catalog
+from .catalogs import DEFAULT_ALPHA, REFERENCE_HZ, UNITS, iau_name, read_catalog, read_csv
 from .errors import ConfigError, DataError, ToolError
 from .products import Sidecar, replacing
 
@@ -110,12 +110,7 @@ def build(source: Path, survey: str) -> pd.DataFrame:
 
     Fluxes may stand in ``flux_jy`` or ``flux_mjy``; anything else is refused, as in `read_catalog`.
     """
-    try:
-        table = pd.read_csv(source, dtype={"name": str}, skipinitialspace=True, comment="#")
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{source}: cannot be read as CSV ({str(error).strip()})") from None
+    table = read_csv(source)
     if {"flux_jy", "flux_mjy"} <= set(table.columns):
         raise DataError(f"{source}: both flux_jy and flux_mjy are there; keep one")
     if "flux_mjy" in table.columns:
