@@ -41,6 +41,7 @@ from .astrometry import Site, Sky, meridian_axes
 from .config import ConversionOptions, FlaggingOptions, add_options, from_args
 from .errors import DataError
 from .flagging import flag_ms
+from .maintable import add_weight_spectrum, create_main, sigma
 from .products import Sidecar, replacing
 from .subtables import write_subtables
 from .validation import validate
@@ -50,9 +51,6 @@ __all__ = ["Geometry", "GroupFile", "convert", "read_group", "row_weights"]
 log = logging.getLogger(__name__)
 
 _JD0 = 2400000.5
-#: Bytes of one tile of the DATA column, about: whole rows, so that reading in order of rows (all
-#: tools here) touches each tile once.
-_TILE_BYTES = 1 << 20
 #: Integrations in memory at a time.
 _BUFFERS = 3
 #: Below this many bytes of visibilities one process is faster than several.
@@ -497,7 +495,7 @@ def write_direct(group: GroupFile, ms: Path, geometry: Geometry, workers: int) -
         group, geometry, workers if group.n_bytes > _POOL_FROM_BYTES else 0
     )
     first = next(integrations)  # starts the workers before casacore opens anything
-    _create_main(ms, n_chan, n_pol)
+    create_main(ms, n_chan, n_pol, "uncalib")
     with tables.table(str(ms), readonly=False, ack=False) as main:
         main.addrows(n_bl * len(group.jd))
         _write_rows(main, group, geometry)
@@ -508,56 +506,6 @@ def write_direct(group: GroupFile, ms: Path, geometry: Geometry, workers: int) -
 def _chain(first: _Buffer, rest: Iterator[_Buffer]) -> Iterator[_Buffer]:
     yield first
     yield from rest
-
-
-def _create_main(ms: Path, n_chan: int, n_pol: int) -> None:
-    """Create an empty Measurement Set whose data columns are stored in tiles of whole rows."""
-    description = tables.required_ms_desc("MAIN")
-    shape = [n_chan, n_pol]
-    for column in (
-        tables.makearrcoldesc("DATA", 0j, 2, shape, valuetype="complex"),
-        tables.makearrcoldesc("FLAG", False, 2, shape, valuetype="boolean"),
-        tables.makearrcoldesc("WEIGHT", 0.0, 1, [n_pol], valuetype="float"),
-        tables.makearrcoldesc("SIGMA", 0.0, 1, [n_pol], valuetype="float"),
-        tables.makearrcoldesc("UVW", 0.0, 1, [3], valuetype="double"),
-    ):
-        name, new = column["name"], column["desc"]
-        new["keywords"] = description.get(name, {}).get("keywords", {})
-        description[name] = new
-    rows = max(1, _TILE_BYTES // (8 * n_chan * n_pol))
-    tiles = {
-        "DATA": [n_pol, n_chan, rows],
-        "FLAG": [n_pol, n_chan, 8 * rows],  # stored as bits
-        "WEIGHT": [n_pol, 65536],
-        "SIGMA": [n_pol, 65536],
-        "UVW": [3, 65536],
-    }
-    groups = {}
-    for name, tile in tiles.items():
-        description[name].update(
-            dataManagerType="TiledColumnStMan", dataManagerGroup=f"Tiled{name}"
-        )
-        groups[f"Tiled{name}"] = {"DEFAULTTILESHAPE": np.array(tile, np.int32)}
-    for name in (
-        "ARRAY_ID",
-        "DATA_DESC_ID",
-        "EXPOSURE",
-        "FEED1",
-        "FEED2",
-        "FIELD_ID",
-        "FLAG_ROW",
-        "INTERVAL",
-        "OBSERVATION_ID",
-        "PROCESSOR_ID",
-        "SCAN_NUMBER",
-        "STATE_ID",
-        "TIME",
-        "TIME_CENTROID",
-    ):
-        description[name].update(dataManagerType="IncrementalStMan", dataManagerGroup="Constant")
-    with tables.default_ms(str(ms), description, tables.makedminfo(description, groups)) as main:
-        main.putcolkeyword("DATA", "QuantumUnits", "uncalib")
-        main.putkeyword("pyuvdata_flip_conj", True)
 
 
 def _write_rows(main: tables.table, group: GroupFile, geometry: Geometry) -> None:
@@ -584,30 +532,19 @@ def _write_integration(main: tables.table, buffer: _Buffer, start: int) -> None:
     main.putcol("FLAG", buffer.flags, start, n)
     weights, spectrum = buffer.weights()
     main.putcol("WEIGHT", weights, start, n)
-    main.putcol("SIGMA", _sigma(weights), start, n)
+    main.putcol("SIGMA", sigma(weights), start, n)
     if spectrum is not None and "WEIGHT_SPECTRUM" not in main.colnames():
-        _add_weight_spectrum(main, buffer.vis.shape, start)
+        _begin_weight_spectrum(main, buffer.vis.shape, start)
     if "WEIGHT_SPECTRUM" in main.colnames():
         if spectrum is None:
             spectrum = np.repeat(weights[:, np.newaxis], buffer.vis.shape[1], axis=1)
         main.putcol("WEIGHT_SPECTRUM", spectrum, start, n)
 
 
-def _sigma(weights: np.ndarray) -> np.ndarray:
-    return np.power(weights, -0.5, where=weights > 0, out=np.zeros_like(weights))
-
-
-def _add_weight_spectrum(main: tables.table, shape: tuple[int, int, int], n_before: int) -> None:
+def _begin_weight_spectrum(main: tables.table, shape: tuple[int, int, int], n_before: int) -> None:
     """Add the column when the first integration needs it; those before have constant weights."""
     n_bl, n_chan, n_pol = shape
-    column = tables.makearrcoldesc("WEIGHT_SPECTRUM", 0.0, 2, [n_chan, n_pol], valuetype="float")
-    rows = max(1, _TILE_BYTES // (4 * n_chan * n_pol))
-    manager = {
-        "TYPE": "TiledColumnStMan",
-        "NAME": "TiledWeightSpectrum",
-        "SPEC": {"DEFAULTTILESHAPE": np.array([n_pol, n_chan, rows], np.int32)},
-    }
-    main.addcols(tables.maketabdesc(column), manager)
+    add_weight_spectrum(main, n_chan, n_pol)
     for start in range(0, n_before, n_bl):
         weights = main.getcol("WEIGHT", start, n_bl)[:, np.newaxis]
         main.putcol("WEIGHT_SPECTRUM", np.repeat(weights, n_chan, axis=1), start, n_bl)
@@ -660,7 +597,7 @@ def write_pyuvdata(group: GroupFile, ms: Path, geometry: Geometry) -> None:
     weights, constant = row_weights(uvd.nsample_array, uvd.flag_array)
     with tables.table(str(ms), readonly=False, ack=False) as main:
         main.putcol("WEIGHT", weights)
-        main.putcol("SIGMA", _sigma(weights))
+        main.putcol("SIGMA", sigma(weights))
         if constant:
             main.removecols("WEIGHT_SPECTRUM")
         zeros = np.zeros(main.nrows(), np.int32)
