@@ -1,8 +1,9 @@
 """Apply a calibration, and average as far as smearing allows.
 
-CASA reads the Measurement Set once: calibration on the fly, cross-correlations only, weights
-calibrated, channels and integrations averaged into the output. The input is never touched, and no
-corrected column is written anywhere.
+The Measurement Set is read once: cross-correlations only, corrected, weights calibrated, channels
+averaged into the output. The input is never touched, and no corrected column is written anywhere.
+Two engines do the same: this package's own (`correct`), and CASA's mstransform, the reference
+that it is tested against.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from . import mstransform
 from .calibration import KINDS, NO_SOLUTION
 from .calplan import LEAST_COMMON_ANTENNAS
 from .config import ApplyOptions, add_options, from_args
+from .correct import correct_ms
 from .errors import DataError
+from .external import run_tool
 from .products import Sidecar, parse_group, read_sidecar, replacing, write_text
 from .smearing import Smearing, half_power_deg
 from .visibilities import summarise_ms
@@ -120,8 +124,8 @@ def choose_averaging(
 
     Channels are averaged in numbers that divide a subband. The loss is the mean over baselines for
     a source at half power of the beam, to the east or to the north, whichever is worse; what the
-    correlator's own averaging costs does not count. (Integrations could be averaged, too, but CASA
-    needs longer for that than imaging saves.)
+    correlator's own averaging costs does not count. (Integrations are not averaged: they smear as
+    much and save less.)
 
     Parameters
     ----------
@@ -154,19 +158,6 @@ def choose_averaging(
 # --- applying ---------------------------------------------------------------------
 
 
-def calibration_library(candidate: Candidate, use_delay: bool) -> str:
-    """Return CASA's description of the tables to apply, a line each."""
-    kinds = KINDS if use_delay else KINDS[1:]
-    lines = []
-    for kind in kinds:
-        # A delay has no amplitude, so it cannot change weights.
-        lines.append(
-            f"caltable='{candidate.table(kind)}' calwt={kind != 'kcal'} "
-            f"tinterp='{'linear' if kind == 'gcal' else 'nearest'}' finterp='linear' spwmap=[0]"
-        )
-    return "\n".join(lines) + "\n"
-
-
 def apply_calibration(
     ms: Path, out: Path, prefixes: Sequence[Path], options: ApplyOptions
 ) -> Sidecar:
@@ -191,40 +182,41 @@ def apply_calibration(
     ------
     DataError
         If none of the calibrations can serve the tile.
+    ToolError
+        If CASA, where it is asked for, fails.
     """
-    from .casa import casa_session
-
-    ms, out = Path(ms).absolute(), Path(out).absolute()
+    ms, out = Path(ms), Path(out)
     tile = read_sidecar(ms)
     candidates = [read_candidate(prefix) for prefix in prefixes]
-    with casa_session() as casa:
-        shape = _read_shape(ms, tile)
-        chosen, reasons = choose_candidate(candidates, shape)
-        if chosen is None:
-            raise DataError(
-                f"{ms}: no calibration can serve it ({' | '.join(reasons)}); "
-                f"solve another calibrator, or widen calibration.borrow_days"
-            )
-        averaging = choose_averaging(
-            shape["uvw_m"],
-            shape["freq_hz"],
-            tile["qa"]["phase_centre_dec_deg"],
-            options.max_smearing,
+    shape = _read_shape(ms, tile)
+    chosen, reasons = choose_candidate(candidates, shape)
+    if chosen is None:
+        raise DataError(
+            f"{ms}: no calibration can serve it ({' | '.join(reasons)}); "
+            f"solve another calibrator, or widen calibration.borrow_days"
         )
-        sidecar = Sidecar(
-            "apply",
-            inputs=[ms, *(chosen.table(kind) for kind in KINDS)],
-            parameters=options.model_dump() | {"candidates": [c.group for c in candidates]},
-        )
+    averaging = choose_averaging(
+        shape["uvw_m"],
+        shape["freq_hz"],
+        tile["qa"]["phase_centre_dec_deg"],
+        options.max_smearing,
+    )
+    sidecar = Sidecar(
+        "apply",
+        inputs=[ms, *(chosen.table(kind) for kind in KINDS)],
+        parameters=options.model_dump() | {"candidates": [c.group for c in candidates]},
+    )
+    with replacing(out) as temporary:
         started = time.monotonic()
-        with replacing(out) as temporary:
-            _transform(casa, ms, temporary, chosen, averaging.channels)
-            sidecar.timings_s["mstransform"] = time.monotonic() - started
-            sidecar.qa = _describe(temporary, tile, chosen, averaging)
-            solved = chosen.sidecar["qa"]
-            source = (solved["calibrator_ra_deg"], solved["calibrator_dec_deg"])
-            sidecar.qa["visibilities"] = summarise_ms(temporary, source)
-        _judge(sidecar, tile, chosen)
+        _correct(ms, temporary, chosen, averaging.channels, options, sidecar)
+        sidecar.timings_s["correct"] = time.monotonic() - started
+        started = time.monotonic()
+        sidecar.qa = _describe(temporary, tile, chosen, averaging)
+        solved = chosen.sidecar["qa"]
+        source = (solved["calibrator_ra_deg"], solved["calibrator_dec_deg"])
+        sidecar.qa["visibilities"] = summarise_ms(temporary, source)
+        sidecar.timings_s["summary"] = time.monotonic() - started
+    _judge(sidecar, tile, chosen)
     record = {
         "target": parse_group(out),
         "candidates": [c.group for c in candidates],
@@ -235,59 +227,49 @@ def apply_calibration(
         "steady": sidecar.qa["calibration"]["steady"],
         "reasons": reasons,
     }
-    sidecar.write(out, ("casatasks", "casatools", "casadata"))
+    sidecar.write(out, ("python-casacore", "numpy", "casatasks"))
     write_text(
         out.with_name(f"{record['target']}.calibration.json"), json.dumps(record, indent=1) + "\n"
     )
     return sidecar
 
 
+def _correct(
+    ms: Path,
+    out: Path,
+    chosen: Candidate,
+    channels: int,
+    options: ApplyOptions,
+    sidecar: Sidecar,
+) -> None:
+    use_delay = chosen.sidecar["parameters"]["delay"]
+    if options.engine == "direct":
+        correct_ms(ms, out, chosen.prefix, channels, use_delay=use_delay)
+        return
+    tables = [chosen.table(kind) for kind in KINDS if use_delay or kind != "kcal"]
+    command = mstransform.command(ms, out, channels, tables)
+    sidecar.commands.append(run_tool(command, timeout_s=options.timeout_s).command)
+
+
 def _read_shape(ms: Path, tile: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the choice of calibration and averaging depends on."""
-    antenna1, antenna2, uvw, times = _columns(ms, "ANTENNA1", "ANTENNA2", "UVW", "TIME")
-    (names,) = _columns(ms / "ANTENNA", "NAME")
-    (freq_hz,) = _columns(ms / "SPECTRAL_WINDOW", "CHAN_FREQ")
-    n_times = len(np.unique(times))
-    middle = slice(n_times // 2 * (len(times) // n_times), None)
-    cross = (antenna1 != antenna2)[middle]
-    used = np.unique([antenna1, antenna2])
+    from casacore.tables import table
+
+    with table(os.fspath(ms), ack=False) as main:
+        times = main.getcol("TIME")
+        antenna1, antenna2 = main.getcol("ANTENNA1"), main.getcol("ANTENNA2")
+        middle = int(np.argmin(np.abs(times - times.mean())))
+        uvw = main.getcol("UVW", middle, int((times == times[middle]).sum()))
+    with table(f"{ms}::ANTENNA", ack=False) as antennas:
+        names = antennas.getcol("NAME")
+    with table(f"{ms}::SPECTRAL_WINDOW", ack=False) as windows:
+        freq_hz = windows.getcell("CHAN_FREQ", 0)
     return {
-        "uvw_m": uvw.T[middle][cross][: len(times) // n_times],
-        "freq_hz": freq_hz[:, 0],
-        "antennas": [str(names[a]) for a in used],
+        "uvw_m": uvw[np.any(uvw, axis=1)],
+        "freq_hz": freq_hz,
+        "antennas": [str(names[a]) for a in np.unique([antenna1, antenna2])],
         "dec_app_deg": tile["qa"]["dec_app_deg"],
     }
-
-
-def _columns(table: Path, *names: str) -> list[np.ndarray]:
-    from casatools import table as casa_table
-
-    reader = casa_table()
-    reader.open(os.fspath(table))
-    try:
-        return [reader.getcol(name) for name in names]
-    finally:
-        reader.close()
-
-
-def _transform(casa: Any, ms: Path, out: Path, chosen: Candidate, channels: int) -> None:
-    library = Path("callib.txt").absolute()  # in the scratch folder of the CASA session
-    library.write_text(
-        calibration_library(chosen, chosen.sidecar["parameters"]["delay"]), encoding="utf-8"
-    )
-    casa.mstransform(
-        vis=os.fspath(ms),
-        outputvis=os.fspath(out),
-        datacolumn="corrected",
-        antenna="*&",  # cross-correlations
-        docallib=True,
-        callib=os.fspath(library),
-        chanaverage=channels > 1,
-        chanbin=channels,
-        keepflags=True,
-        usewtspectrum=True,
-        reindex=False,
-    )
 
 
 def _describe(
@@ -336,27 +318,26 @@ def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
     float
         Fraction of visibilities flagged.
     """
-    from casatools import table as casa_table
+    from casacore.tables import table
 
-    (freq_hz,) = _columns(ms / "SPECTRAL_WINDOW", "CHAN_FREQ")
-    reader = casa_table()
-    reader.open(os.fspath(ms))
-    try:
-        unique, index = np.unique(reader.getcol("TIME"), return_inverse=True)
+    with table(f"{ms}::SPECTRAL_WINDOW", ack=False) as windows:
+        freq_hz = windows.getcell("CHAN_FREQ", 0)
+    with table(os.fspath(ms), ack=False) as main:
+        unique, index = np.unique(main.getcol("TIME"), return_inverse=True)
         total = np.zeros((len(unique), len(freq_hz)))
         n_flagged = n_all = 0
         for start in range(0, len(index), ROWS_AT_ONCE):
             times = index[start : start + ROWS_AT_ONCE]
-            flags = reader.getcol("FLAG", start, len(times))  # (n_pol, n_chan, n_rows)
-            weight = reader.getcol("WEIGHT_SPECTRUM", start, len(times))
+            flags = main.getcol("FLAG", start, len(times))
+            weight = main.getcol("WEIGHT_SPECTRUM", start, len(times))
             weight[flags] = 0
-            np.add.at(total, times, weight.sum(axis=0).T)
+            by_channel = weight.sum(axis=2)
+            for k in np.unique(times):
+                total[k] += by_channel[times == k].sum(axis=0)
             n_flagged += int(flags.sum())
             n_all += flags.size
-    finally:
-        reader.close()
     return {
-        "freq_hz": freq_hz[:, 0].tolist(),
+        "freq_hz": freq_hz.tolist(),
         "time_mjd": (unique / 86400).tolist(),
         "weight": [[float(f"{w:.6g}") for w in row] for row in total],
     }, n_flagged / max(n_all, 1)

@@ -106,6 +106,10 @@ class CalibrationOptions(Options):
 class ApplyOptions(Options):
     """Calibrated, averaged data for imaging."""
 
+    engine: Literal["direct", "casa"] = "direct"
+    """``direct`` streams, on all cores; ``casa`` (mstransform) is the reference."""
+    timeout_s: Positive = 1800.0
+    """Time limit of CASA."""
     max_smearing: Fraction = 0.02
     """Largest flux that averaging may cost a point source at half power of the beam (mean over
     baselines). Fluxes are corrected for it; what remains is that such a source is wider."""

@@ -124,7 +124,7 @@ def turn_towards(
 
 
 def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[str, Any]:
-    """Summarise a calibrated Measurement Set of cross-correlations, with CASA.
+    """Summarise a calibrated Measurement Set of cross-correlations.
 
     Parameters
     ----------
@@ -141,26 +141,21 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
         ``frequency``, ``time``, ``length`` and ``antenna`` the percentiles of `summarise` with the
         place of each bin: ``freq_hz``, ``time_mjd``, ``length_m`` (middle of the bin), ``names``.
     """
-    from casatools import table as casa_table
-
-    reader = casa_table()
+    from casacore.tables import table
 
     def column(name: str, part: str = "", first: int = 0, n: int = -1, step: int = 1) -> Any:
-        reader.open(os.fspath(Path(ms) / part))
-        try:
+        with table(os.fspath(Path(ms) / part), ack=False) as reader:
             return reader.getcol(name, first, n, step)
-        finally:
-            reader.close()
 
-    freq_hz = column("CHAN_FREQ", "SPECTRAL_WINDOW")[:, 0]
+    freq_hz = column("CHAN_FREQ", "SPECTRAL_WINDOW")[0]
     names = column("NAME", "ANTENNA")
     kinds = {9: "XX", 10: "XY", 11: "YX", 12: "YY"}
-    codes = column("CORR_TYPE", "POLARIZATION")[:, 0]
+    codes = column("CORR_TYPE", "POLARIZATION")[0]
     polarizations = [kinds.get(int(code), str(code)) for code in codes]
 
     times = column("TIME")
     n_pol, n_chan = len(polarizations), len(freq_hz)
-    centre = column("PHASE_DIR", "FIELD")[:, 0, 0]
+    centre = column("PHASE_DIR", "FIELD")[0, 0]
     towards = None if towards_deg is None else np.deg2rad(towards_deg)
     if towards is not None and _apart_deg(centre, towards) > FIELD_DEG:
         towards = None
@@ -168,9 +163,9 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
     sample = {"first": 0, "n": -1, "step": step}
     data = column("DATA", **sample).astype(np.complex64)
     data[column("FLAG", **sample)] = np.nan
-    data = np.moveaxis(data, 0, -1)  # (n_chan, n_row, n_pol)
+    data = data.swapaxes(0, 1)  # (n_chan, n_row, n_pol)
     antenna1, antenna2 = column("ANTENNA1", **sample), column("ANTENNA2", **sample)
-    uvw_m = column("UVW", **sample)
+    uvw_m = column("UVW", **sample).T
     length = np.hypot(*uvw_m[:2])
     if towards is not None:
         data *= turn_towards(uvw_m, freq_hz, centre, towards)[..., None]

@@ -1,0 +1,69 @@
+"""CASA's way to apply a calibration and average: the reference for `apply`'s own.
+
+    python -m dsa110_contimg.mstransform MS OUT CHANNELS TABLE [TABLE ...]
+
+runs ``mstransform`` with a calibration library, in a process of its own, for CASA and
+python-casacore cannot share one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["calibration_library", "command"]
+
+
+def command(ms: Path, out: Path, channels: int, tables: Sequence[Path]) -> list[str]:
+    """Return the command that applies tables to a set and averages so many channels."""
+    paths = (os.fspath(path.absolute()) for path in tables)
+    module = f"{__package__}.mstransform"
+    return [
+        sys.executable,
+        "-m",
+        module,
+        str(ms.absolute()),
+        str(out.absolute()),
+        str(channels),
+        *paths,
+    ]
+
+
+def calibration_library(tables: Sequence[Path]) -> str:
+    """Return CASA's description of the tables to apply, a line each."""
+    lines = []
+    for path in tables:
+        kind = path.suffix
+        # A delay has no amplitude, so it cannot change weights.
+        lines.append(
+            f"caltable='{path}' calwt={kind != '.kcal'} "
+            f"tinterp='{'linear' if kind == '.gcal' else 'nearest'}' finterp='linear' spwmap=[0]"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _main(ms: str, out: str, channels: str, *tables: str) -> None:
+    from .casa import casa_session
+
+    with casa_session() as casa:
+        library = Path("callib.txt").absolute()  # in the scratch folder of the session
+        library.write_text(calibration_library([Path(path) for path in tables]), encoding="utf-8")
+        casa.mstransform(
+            vis=ms,
+            outputvis=out,
+            datacolumn="corrected",
+            antenna="*&",  # cross-correlations
+            docallib=True,
+            callib=os.fspath(library),
+            chanaverage=int(channels) > 1,
+            chanbin=int(channels),
+            keepflags=True,
+            usewtspectrum=True,
+            reindex=False,
+        )
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

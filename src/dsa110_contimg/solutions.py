@@ -1,0 +1,124 @@
+"""Calibration tables as factors of antennas: what CASA's ``applycal`` makes of them.
+
+A recorded visibility is the true one times ``J1 conj(J2)``; the factor ``J`` of an antenna is the
+product of its delay ``exp(2 pi i tau (nu - nu0))``, its bandpass ``B(nu)`` and its gain ``G(t)``.
+Bandpasses are interpolated linearly in frequency, gains in time, in amplitude and phase; beyond the
+first and the last solution these hold. An antenna and polarisation without a solution is NaN.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["Solutions"]
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """Solutions of one calibration.
+
+    Attributes
+    ----------
+    delay_s : (n_antennas, n_pol) array
+        Delays; NaN where none was found.
+    delay_hz : float
+        Frequency that they turn about.
+    bandpass : (n_antennas, n_solved_channels, n_pol) complex array
+        NaN where flagged.
+    bandpass_hz : (n_solved_channels,) array
+    gain : (n_times, n_antennas, n_pol) complex array
+        NaN where flagged.
+    gain_s : (n_times,) array
+        Times of the gains, as in a Measurement Set (MJD seconds).
+    """
+
+    delay_s: np.ndarray
+    delay_hz: float
+    bandpass: np.ndarray
+    bandpass_hz: np.ndarray
+    gain: np.ndarray
+    gain_s: np.ndarray
+
+    @classmethod
+    def read(cls, prefix: Path, n_antennas: int, use_delay: bool = True) -> Solutions:
+        """Read ``<prefix>.kcal``, ``.bcal`` and ``.gcal``.
+
+        Parameters
+        ----------
+        prefix : Path
+            What the tables' names begin with.
+        n_antennas : int
+            Antennas of the data, which go by the same numbers.
+        use_delay : bool
+            Whether the delays are to be applied.
+        """
+        _, delay, delay_hz = _read(f"{prefix}.kcal", "FPARAM", n_antennas)
+        _, bandpass, bandpass_hz = _read(f"{prefix}.bcal", "CPARAM", n_antennas)
+        gain_s, gain, _ = _read(f"{prefix}.gcal", "CPARAM", n_antennas)
+        return cls(
+            delay[0, :, 0] * 1e-9 if use_delay else np.zeros_like(delay[0, :, 0]),
+            float(delay_hz[0]),
+            bandpass[0],
+            bandpass_hz,
+            gain[:, :, 0],
+            gain_s,
+        )
+
+    def at_frequencies(self, freq_hz: np.ndarray) -> np.ndarray:
+        """Return delay and bandpass, (n_antennas, n_chan, n_pol) complex."""
+        out = _interpolate(freq_hz, self.bandpass_hz, self.bandpass.swapaxes(0, 1)).swapaxes(0, 1)
+        turns = self.delay_s[:, None] * (np.asarray(freq_hz) - self.delay_hz)[:, None]
+        return out * np.exp(2j * np.pi * turns)
+
+    def at_times(self, time_s: np.ndarray) -> np.ndarray:
+        """Return gains, (n_times, n_antennas, n_pol) complex."""
+        return _interpolate(time_s, self.gain_s, self.gain)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """What the bandpass multiplies an antenna's weights with: (n_antennas, n_pol).
+
+        The mean of its power: filters weaken sky and noise alike, so that channels keep equal
+        weights.
+        """
+        power = np.abs(self.bandpass) ** 2
+        good = np.isfinite(power)
+        return np.where(good, power, 0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
+
+
+def _read(path: str, column: str, n_antennas: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return times, (n_times, n_antennas, n_chan, n_pol) with NaN where flagged, and channels."""
+    from casacore.tables import table
+
+    with table(os.fspath(path), ack=False) as solutions:
+        times, index = np.unique(solutions.getcol("TIME"), return_inverse=True)
+        antenna = solutions.getcol("ANTENNA1")
+        values, flags = solutions.getcol(column), solutions.getcol("FLAG")
+    with table(f"{path}::SPECTRAL_WINDOW", ack=False) as windows:
+        freq_hz = windows.getcell("CHAN_FREQ", 0)
+    known = antenna < n_antennas
+    kind = complex if np.iscomplexobj(values) else float
+    out = np.full((len(times), n_antennas, *values.shape[1:]), np.nan, kind)
+    out[index[known], antenna[known]] = np.where(flags, np.nan, values)[known]
+    return times, out, freq_hz
+
+
+def _interpolate(x: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Interpolate complex values along the first axis, amplitude and phase; NaN are left out."""
+    if len(x) == len(known) and np.allclose(x, known, rtol=0, atol=1e-3):
+        complete = np.isfinite(values).all(axis=0) | ~np.isfinite(values).any(axis=0)
+        if complete.all():
+            return values
+    out = np.full((len(x), *values.shape[1:]), np.nan, complex)
+    for place in np.ndindex(values.shape[1:]):
+        column = values[(slice(None), *place)]
+        good = np.isfinite(column)
+        if good.any():
+            phase = np.unwrap(np.angle(column[good]))
+            amplitude = np.interp(x, known[good], np.abs(column[good]))
+            out[(slice(None), *place)] = amplitude * np.exp(1j * np.interp(x, known[good], phase))
+    return out
