@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import ConfigError
 
+#: The checkout: Snakefile, profiles, shipped configuration.
+REPO = Path(__file__).resolve().parents[2]
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -555,9 +558,8 @@ def _row(name: str, info: Any) -> str:
 
 def main() -> None:
     """Write what is derived from the models: the schema and the documentation's table."""
-    repo = Path(__file__).resolve().parents[2]
-    (repo / "config/config.schema.json").write_text(schema())
-    (repo / "docs/configuration.md").write_text(reference())
+    (REPO / "config/config.schema.json").write_text(schema())
+    (REPO / "docs/configuration.md").write_text(reference())
 
 
 if __name__ == "__main__":

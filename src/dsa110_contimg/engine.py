@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import failures, planning, runs, slurm
-from .config import Config
+from .config import REPO, Config
 from .failures import Failure
 from .planning import Plan
 from .products import Layout
 
-__all__ = ["REPO", "SNAKEMAKE", "Engine", "Outcome"]
+__all__ = ["SNAKEMAKE", "Engine", "Outcome"]
 
-REPO = Path(__file__).resolve().parents[2]
 #: Snakemake on this workflow.
 SNAKEMAKE = (sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"))
 

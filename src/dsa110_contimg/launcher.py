@@ -21,12 +21,11 @@ from typing import Any
 import yaml
 
 from . import __version__, failures, slurm
-from .config import Config, load_config
+from .config import REPO, Config, load_config
 from .errors import ConfigError, ContimgError, MachineError, ToolError, message_of
 from .external import find_tool
 from .products import GROUP_ID, NIGHT, Layout, night_of, replacing
 
-REPO = Path(__file__).resolve().parents[2]
 DEMO_FOLDER = Path("demo")
 WORKFLOW_REPORT = "workflow-report.html"
 #: What becomes of a failure, by its state.
