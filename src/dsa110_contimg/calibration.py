@@ -409,13 +409,14 @@ def follow_drifts(long: Solution, short: Solution, *, amplitudes: bool = True) -
         Whether amplitudes are followed too, or phases alone.
     """
     drift = np.where(short.flags, np.nan, short.values)
-    for moment in np.unique(short.time_mjd):
-        rows = short.time_mjd == moment
-        drift[rows] /= _mean(np.abs(drift[rows])) if amplitudes else np.abs(drift[rows])
-    for antenna in np.unique(short.antenna):
-        rows = short.antenna == antenna
-        mean = _mean(drift[rows])
-        drift[rows] /= mean if amplitudes else mean / np.abs(mean)
+    with np.errstate(invalid="ignore"):  # what is flagged stays NaN
+        for moment in np.unique(short.time_mjd):
+            rows = short.time_mjd == moment
+            drift[rows] /= _mean(np.abs(drift[rows])) if amplitudes else np.abs(drift[rows])
+        for antenna in np.unique(short.antenna):
+            rows = short.antenna == antenna
+            mean = _mean(drift[rows])
+            drift[rows] /= mean if amplitudes else mean / np.abs(mean)
     index = {a: n for n, a in enumerate(long.antenna)}
     rows = np.array([index[a] for a in short.antenna])
     return Solution(
