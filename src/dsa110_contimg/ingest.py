@@ -52,7 +52,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _DAY_S = 86400.0
-_JD0 = 2400000.5
 _UNIX_EPOCH_MJD = 40587.0
 #: The subbands of a group begin within this time of each other (their clocks agree exactly).
 _SAME_START_S = 1.0
@@ -60,8 +59,8 @@ _SAME_START_S = 1.0
 _GAP_S = 5.0
 #: A change of declination larger than this is a new pointing.
 _SLEW_DEG = 0.1
-#: Begin of the reason why a file that is dated later than this does not count yet, s.
-_AHEAD, _CLOCK_S = "dated ahead of the clock", 1.0
+#: A file that is dated later than this does not count yet, s; the reason why begins so.
+_CLOCK_S, _AHEAD = 1.0, "dated ahead of the clock"
 _CACHE_VERSION = 2
 #: Seconds since 1970 that no clock reaches.
 _FOREVER_S = 1e12
@@ -191,13 +190,6 @@ class Inventory:
             for g in content["groups"]
         ]
         return cls(groups, list(content["rejected"]), list(content.get("events", [])))
-
-    def group(self, identity: str) -> Group:
-        """Return one group; raise `DataError` when there is none of that id."""
-        for g in self.groups:
-            if g.id == identity:
-                return g
-        raise DataError(f"group {identity} is not in the inventory; see 'contimg status'")
 
 
 # --- scanning ----------------------------------------------------------------------------------
@@ -549,7 +541,7 @@ def meridian_icrs(mjd: np.ndarray, dec_app_deg: np.ndarray) -> tuple[np.ndarray,
     site = (0.0, LONGITUDE_RAD, LATITUDE_RAD, HEIGHT_M, 0.0, 0.0)
     weather = (0.0, 0.0, 0.0, 1.0)
     ra, dec = erfa.atoc13(
-        "A", azimuth, np.pi / 2 - elevation, _JD0, np.asarray(mjd), *site, *weather
+        "A", azimuth, np.pi / 2 - elevation, erfa.DJM0, np.asarray(mjd), *site, *weather
     )
     return np.degrees(ra) % 360.0, np.degrees(dec)
 

@@ -52,7 +52,6 @@ NIGHT = r"\d{4}-\d{2}-\d{2}"
 HOST = re.sub(r"\W", "_", socket.gethostname())
 
 _MJD_EPOCH = dt.datetime(1858, 11, 17, tzinfo=dt.UTC)
-_MJD0_JD = 2400000.5
 SIDECAR_SCHEMA = 1
 
 

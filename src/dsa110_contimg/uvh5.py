@@ -19,12 +19,11 @@ from .errors import DataError
 from .products import Sidecar, replacing
 from .telescope import N_SUBBANDS, RAW_NAME
 
-__all__ = ["FILE_NAME", "read_header", "write_group_file"]
+__all__ = ["FILE_NAME", "antenna_set", "read_header", "write_group_file"]
 
 #: Names of whole files; those being written end with ``_incomplete.hdf5``.
 FILE_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(\d\d)\.hdf5")
 _DAY_S = 86400.0
-_JD0 = 2400000.5
 #: Names under which this telescope's files go.
 _TELESCOPES = {RAW_NAME, "OVRO-MMA", "DSA_110", "DSA-110", "DSA110"}
 #: No antenna has a higher number.
@@ -166,7 +165,7 @@ def _header_fields(handle: h5py.h5f.FileID) -> dict:
     if abs((last - first) * _DAY_S - (n_times - 1) * integration) > integration:
         raise DataError("time_array does not match Ntimes and integration_time")
     return {
-        "start_mjd": first - _JD0 - integration / 2 / _DAY_S,
+        "start_mjd": first - erfa.DJM0 - integration / 2 / _DAY_S,
         "n_integrations": n_times,
         "n_channels": n_freqs,
         "n_baselines": n_blts // n_times,
