@@ -369,3 +369,18 @@ def test_validation_finds_wrong_uvw(small, tmp_path):
     validate(target, sidecar)
     assert sidecar.verdict == "fail"
     assert "uvw differ" in sidecar.reasons[0]
+
+
+def test_validation_names_a_column_that_is_missing(small, tmp_path):
+    from dsa110_contimg.products import Sidecar
+    from dsa110_contimg.validation import validate
+
+    group, _ = small
+    target = tmp_path / "out.ms"
+    conversion.convert(group, target, ConversionOptions(), NO_FLAGGING)
+    with table(str(target), readonly=False, ack=False) as main:
+        main.removecols("DATA")
+    sidecar = Sidecar(step="test")
+    validate(target, sidecar)
+    assert sidecar.verdict == "fail"
+    assert sidecar.reasons == ["Measurement Set: columns missing: ['DATA']"]
