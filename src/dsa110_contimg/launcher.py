@@ -1,4 +1,4 @@
-"""Commands for people: run, tick, retry, status, check, clean, demo.
+"""Commands for people: run, tick, retry, check, demo.
 
 They decide what Snakemake is asked for and say what came of it; the work itself is that of the
 rules.
@@ -63,14 +63,20 @@ def read_config(args: argparse.Namespace) -> Config:
         except FileNotFoundError:
             raise ConfigError(f"--configfile: there is no file {path}") from None
         except yaml.YAMLError as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"{path}: not valid YAML: {line}") from None
+            raise ConfigError(f"{path}: not valid YAML: {_in_line(error)}") from None
     for item in args.config:
         key, equals, value = item.partition("=")
         if not equals:
             raise ConfigError(f"--config: {item!r} is not KEY=VALUE")
-        _merge(values, {key: yaml.safe_load(value)})
+        try:
+            _merge(values, {key: yaml.safe_load(value)})
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config: {item!r}: not valid YAML: {_in_line(error)}") from None
     return load_config(values)
+
+
+def _in_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
 
 
 def _merge(values: dict, more: dict) -> None:
@@ -396,7 +402,7 @@ def _missing(plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
 
 def _can_close(plan, night: str, config: Config) -> bool:
     """Tell whether a night is over, all of it has arrived, and no failure of it may yet pass."""
-    from . import closing, failures
+    from . import closing
 
     collecting = any(g.night == night and g.state == "collecting" for g in plan.inventory.groups)
     hoping = any(f.wildcards.get("night") == night and failures.may_pass(f) for f in plan.failures)

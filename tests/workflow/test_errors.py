@@ -83,6 +83,13 @@ def test_broken_configuration_file(folder):
     assert "mine.yaml: not valid YAML" in line
 
 
+def test_broken_value_on_the_command_line(folder):
+    done = contimg(folder, "run", "--config", "imaging={preset")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "--config: 'imaging={preset': not valid YAML" in line
+
+
 def test_absent_imager_is_told_before_anything_starts(folder):
     """A PATH that holds nothing but this Python: neither WSClean nor AOFlagger."""
     done = contimg(folder, "run", PATH=str(Path(sys.executable).parent))
