@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,5 +159,6 @@ def unlock(results: Path) -> None:
     """
     below = str(results) + os.sep
     for lock in Path(".snakemake/locks").glob("*.lock"):
-        if any(line.startswith(below) for line in lock.read_text().splitlines()):
-            lock.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another Snakemake's, which ended
+            if any(line.startswith(below) for line in lock.read_text().splitlines()):
+                lock.unlink()
