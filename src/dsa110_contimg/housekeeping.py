@@ -34,6 +34,7 @@ __all__ = [
     "check_space",
     "daily",
     "free_space",
+    "is_finished",
     "plan_purge",
     "probe",
     "purge",
@@ -146,7 +147,10 @@ def _size(path: Path) -> int:
 def stale(
     config: Config, nights: Iterable[str] | None = None, now: float | None = None
 ) -> list[Path]:
-    """Return temporaries that no job is at work on.
+    """Return temporaries that no job is at work on, and what was being deleted.
+
+    They lie in the results folder, in the incoming one (raw files that were being deleted), in the
+    system's folder of temporaries and in the scratch folder of the conversion.
 
     Parameters
     ----------
@@ -162,16 +166,15 @@ def stale(
     found += config.incoming.glob(".old-*")
     if config.conversion.scratch is not None:
         found += config.conversion.scratch.glob(".tmp-*")
-    if nights is None:
-        found += config.results.rglob(".tmp-*") if config.results.is_dir() else ()
-        found += config.results.rglob(".old-*") if config.results.is_dir() else ()
-    else:
-        layout = Layout(config.results)
-        folders = [layout.results, layout.results / "runs", layout.lightcurves()]
+    layout = Layout(config.results)
+    folders, places = [layout.results], "**/"
+    if nights is not None:
+        folders, places = [layout.results, layout.results / "runs", layout.lightcurves()], ""
         for night in nights:
             folders += [layout.night(night), *layout.night(night, "groups").glob("*")]
-        found += (path for folder in folders for path in folder.glob(".tmp-*"))
-        found += (path for folder in folders for path in folder.glob(".old-*"))
+    for folder in folders:
+        for kind in (".tmp-*", ".old-*"):
+            found += folder.glob(places + kind)
     return sorted(path for path in found if _is_stale(path, now))
 
 
@@ -450,7 +453,7 @@ def _clean_parser() -> argparse.ArgumentParser:
 
 
 def clean(args: argparse.Namespace) -> None:
-    """List, or delete, temporary files and folders below the results folder."""
+    """List, or delete, what `stale` finds."""
     left = stale(read_config(args))
     for path in left:
         print(path)
