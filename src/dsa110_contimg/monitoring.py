@@ -37,7 +37,7 @@ from .planning import Plan
 from .products import Layout, group_mjd, read_sidecar, sidecar_path, write_text
 from .telescope import TILE_S
 
-__all__ = ["Alert", "evaluate", "metrics", "publish", "render", "snapshot"]
+__all__ = ["Alert", "advance", "evaluate", "metrics", "publish", "render", "snapshot", "telling"]
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,9 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
     Returns
     -------
     dict
-        ``time_utc``; ``groups``: number of groups of open nights by state; ``group_list``: these
-        groups; ``queue``: tiles still to be made; ``nights``: open ones, number of closed ones;
+        ``schema``, ``time_utc``, ``host``, ``results``; ``groups``: number of groups of open nights
+        by state; ``group_list``: these groups; ``queue``: tiles still to be made; ``nights``: open
+        ones, number of closed ones;
         ``last_data``, ``last_calibration``, ``last_tick``, ``last_product``: ``time_utc`` and
         ``age_s`` (and ``group``), or None; ``calibration_age_at_last_data_s``; ``failures``;
         ``running``: who else holds the results folder; ``disks``; ``tiles_last_hour`` and
@@ -372,10 +373,8 @@ def metrics(state: Mapping[str, Any], alerts: Mapping[str, Alert]) -> str:
         for labels, value in samples:
             if value is None:
                 continue
-            inner = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-            lines.append(
-                f"contimg_{name}{{{inner}}} {value}" if inner else f"contimg_{name} {value}"
-            )
+            inner = ",".join(f'{key}="{_escape(label)}"' for key, label in labels.items())
+            lines.append(f"contimg_{name}{f'{{{inner}}}' if inner else ''} {value}")
 
     def moment(name: str) -> list[tuple[dict[str, str], float | None]]:
         return [({}, _seconds(state[name]["time_utc"]) if state[name] else None)]
