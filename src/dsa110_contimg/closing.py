@@ -24,7 +24,21 @@ from .ingest import Group
 from .products import NIGHT, Layout, write_text
 from .telescope import TILE_S
 
-__all__ = ["ClosedNight", "closed_nights", "is_over", "nights_on_disk", "read", "write"]
+__all__ = [
+    "READY",
+    "ClosedNight",
+    "closed_nights",
+    "is_news",
+    "is_over",
+    "nights_on_disk",
+    "open_nights",
+    "path_of",
+    "purged_groups",
+    "read",
+    "reopen",
+    "summary",
+    "write",
+]
 
 #: States of a group that is worked on.
 READY = ("complete", "degraded")

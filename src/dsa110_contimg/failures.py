@@ -29,12 +29,16 @@ __all__ = [
     "Failure",
     "classify",
     "clear",
+    "describe",
     "fingerprint",
+    "holds",
     "may_pass",
     "note",
+    "path_of",
     "read",
     "read_all",
     "retried",
+    "told",
 ]
 
 #: How often a job is tried again, by the cause of its failure. ``transient``: disk, network, an
@@ -124,10 +128,8 @@ def read(path: Path) -> Failure | None:
     """Return a record, or None where there is none that can be read."""
     try:
         return Failure(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        return None  # not ours, or of another version: the work is simply tried again
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # absent, not ours, or of another version: the work is simply tried again
 
 
 def read_all(layout: Layout, nights: Iterable[str]) -> list[Failure]:

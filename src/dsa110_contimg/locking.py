@@ -19,7 +19,7 @@ from typing import Any
 
 from .errors import BusyError, MachineError
 
-__all__ = ["HELD", "hold", "holder", "kill_orphans"]
+__all__ = ["HELD", "held", "hold", "holder", "kill_orphans"]
 
 #: Environment variable of a run and its jobs: the results folder they work on.
 HELD = "CONTIMG_HOLDS"
