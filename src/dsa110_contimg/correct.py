@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +17,7 @@ import numpy as np
 
 from .maintable import add_weight_spectrum, create_main, sigma
 from .solutions import Solutions
+from .streaming import CASACORE, in_order
 
 __all__ = ["Averaged", "Corrector", "correct_ms"]
 
@@ -28,10 +25,6 @@ __all__ = ["Averaged", "Corrector", "correct_ms"]
 _BLOCK_ROWS = 128
 #: Rows read and written together.
 _CHUNK_ROWS = 512
-#: Chunks at work or waiting to be written.
-_AHEAD = 4
-#: casacore is not made for several threads: only one of them is in it.
-_CASACORE = threading.Lock()
 #: Columns that are copied as they are.
 _COPIED = (
     *("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "UVW", "ANTENNA1", "ANTENNA2"),
@@ -136,9 +129,7 @@ class Corrector:
         return mean, empty, share * scale.astype(np.float32)[:, None]
 
 
-def correct_ms(
-    ms: Path, out: Path, prefix: Path, channels: int, *, use_delay: bool, threads: int | None = None
-) -> None:
+def correct_ms(ms: Path, out: Path, prefix: Path, channels: int, *, use_delay: bool) -> None:
     """Write a calibrated, averaged copy of a Measurement Set, without autocorrelations.
 
     Parameters
@@ -151,12 +142,9 @@ def correct_ms(
         Channels to average.
     use_delay : bool
         Whether delays are applied.
-    threads : int, optional
-        Threads that correct; as many as there are processors for this process.
     """
     from casacore.tables import table
 
-    threads = threads or len(os.sched_getaffinity(0))
     with (
         table(os.fspath(ms), ack=False) as main,
         table(f"{ms}::SPECTRAL_WINDOW", ack=False) as windows,
@@ -175,38 +163,26 @@ def correct_ms(
             new.addrows(int(cross.sum()))
             for name in _COPIED:
                 new.putcol(name, main.getcol(name)[cross])
+
+            def work(first: int) -> Averaged:
+                rows = slice(first, min(first + _CHUNK_ROWS, len(one)))
+                kept = cross[rows]
+                columns = _read(main, rows, kept)
+                indices = (x[rows][kept] for x in (when, one, two))
+                return corrector.correct(*columns, *indices)
+
             start = 0
-            with ThreadPoolExecutor(threads) as pool:
-
-                def work(first: int) -> Averaged:
-                    rows = slice(first, min(first + _CHUNK_ROWS, len(one)))
-                    kept = cross[rows]
-                    columns = _read(main, rows, kept)
-                    indices = (x[rows][kept] for x in (when, one, two))
-                    return corrector.correct(*columns, *indices)
-
-                for averaged in _in_order(pool, work, range(0, len(one), _CHUNK_ROWS)):
-                    with _CASACORE:
-                        _put(new, start, averaged)
-                    start += len(averaged.data)
+            for averaged in in_order(work, range(0, len(one), _CHUNK_ROWS)):
+                with CASACORE:
+                    _put(new, start, averaged)
+                start += len(averaged.data)
     _copy_subtables(ms, out, channels)
-
-
-def _in_order(pool: ThreadPoolExecutor, work, starts) -> Iterator[Averaged]:
-    """Yield what work gives for each start, in order, few of them ahead."""
-    waiting: deque[Future] = deque()
-    for start in starts:
-        waiting.append(pool.submit(work, start))
-        if len(waiting) == _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _read(main, rows: slice, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return data, flags and weights of the rows that are kept."""
     weights = "WEIGHT_SPECTRUM" if "WEIGHT_SPECTRUM" in main.colnames() else "WEIGHT"
-    with _CASACORE:
+    with CASACORE:
         columns = [
             main.getcol(name, rows.start, rows.stop - rows.start)
             for name in ("DATA", "FLAG", weights)

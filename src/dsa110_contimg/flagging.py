@@ -32,6 +32,7 @@ from .config import FlaggingOptions
 from .errors import DataError
 from .external import find_tool, run_tool
 from .products import Sidecar, scratch
+from .streaming import CASACORE, in_order
 from .telescope import N_SUBBANDS
 
 __all__ = [
@@ -51,8 +52,9 @@ WARN_FRACTION, FAIL_FRACTION, LEAST_REMAINING = 0.3, 0.5, 0.1
 SPREAD_SAMPLES = 4096
 #: Baselines of each antenna, and integrations, that its passband is measured on.
 PASSBAND_BASELINES, PASSBAND_INTEGRATIONS = 24, 6
-#: Baselines that are held in memory together.
-BLOCK_BASELINES = 256
+#: Rows, and baselines, that are worked on together. Memory of a few MB is used again and again;
+#: more would be returned to the system, and cleared anew, each time.
+BLOCK_ROWS, BLOCK_BASELINES = 512, 64
 #: Lower edges of the baseline-length bins of the statistics, m.
 LENGTH_BINS_M = (0.0, 50.0, 200.0, 500.0, 1000.0, 1500.0)
 #: Most blocks of channels in the statistics by antenna and frequency.
@@ -418,30 +420,44 @@ def write_passband(path: Path, names: list[str], passbands: np.ndarray) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _flag_bad(table: Any, grid: _Grid, options: FlaggingOptions) -> tuple[int, np.ndarray]:
-    """Flag bad samples, one integration at a time.
+def _flag_bad(table: Any, grid: _Grid, options: FlaggingOptions) -> int:
+    """Flag bad samples, some rows at a time; return how many were not finite."""
+    n_rows = grid.n_times * grid.n_baselines
+    auto = np.tile(grid.auto, grid.n_times)
 
-    Returns how many were not finite, and typical amplitudes, (n_antennas, n_chan).
-    """
-    n_not_finite = 0
-    amplitudes = []
-    looked_at = np.linspace(0, grid.n_times - 1, PASSBAND_INTEGRATIONS).astype(int)
-    for k in range(grid.n_times):
+    def work(start: int) -> int:
+        size = min(BLOCK_ROWS, n_rows - start)
+        with CASACORE:
+            data = table.getcol("DATA", start, size)
+            before = table.getcol("FLAG", start, size)
+        bad, not_finite = flag_bad_samples(data, auto[start : start + size], options.clip_amplitude)
+        flags = before | bad
+        n_not_finite = int(not_finite.sum())
+        data[not_finite] = 0
+        with CASACORE:
+            if n_not_finite:
+                table.putcol("DATA", data, start, size)
+            if (flags != before).any():
+                table.putcol("FLAG", flags, start, size)
+        return n_not_finite
+
+    return sum(in_order(work, range(0, n_rows, BLOCK_ROWS)))
+
+
+def _typical_amplitudes(table: Any, grid: _Grid) -> np.ndarray:
+    """Return typical amplitudes over some integrations, (n_antennas, n_chan)."""
+
+    def work(k: int) -> np.ndarray:
         start = k * grid.n_baselines
-        data = table.getcol("DATA", start, grid.n_baselines)
-        bad, not_finite = flag_bad_samples(data, grid.auto, options.clip_amplitude)
-        if not_finite.any():
-            n_not_finite += int(not_finite.sum())
-            data[not_finite] = 0
-            table.putcol("DATA", data, start, grid.n_baselines)
-        before = table.getcol("FLAG", start, grid.n_baselines)
-        if (bad & ~before).any():
-            table.putcol("FLAG", before | bad, start, grid.n_baselines)
-        if k in looked_at:
-            amplitudes.append(_antenna_amplitudes(data, before | bad, grid))
+        with CASACORE:
+            data = table.getcol("DATA", start, grid.n_baselines)
+            flags = table.getcol("FLAG", start, grid.n_baselines)
+        return _antenna_amplitudes(data, flags, grid)
+
+    looked_at = np.linspace(0, grid.n_times - 1, PASSBAND_INTEGRATIONS).astype(int)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # antennas without data
-        return n_not_finite, np.nanmean(amplitudes, axis=0)
+        return np.nanmean(list(in_order(work, looked_at)), axis=0)
 
 
 def _baseline_blocks(grid: _Grid) -> Iterator[slice]:
@@ -452,24 +468,26 @@ def _baseline_blocks(grid: _Grid) -> Iterator[slice]:
 def _read_block(table: Any, column: str, grid: _Grid, block: slice) -> np.ndarray:
     """Return (n_times, n_block, n_chan, n_pol) of a column."""
     size = block.stop - block.start
-    return np.stack(
-        [
-            table.getcol(column, k * grid.n_baselines + block.start, size)
-            for k in range(grid.n_times)
-        ]
-    )
+    with CASACORE:
+        return np.stack(
+            [
+                table.getcol(column, k * grid.n_baselines + block.start, size)
+                for k in range(grid.n_times)
+            ]
+        )
 
 
 def _write_flags(table: Any, grid: _Grid, block: slice, flags: np.ndarray) -> None:
-    for k, values in enumerate(flags):
-        start = k * grid.n_baselines + block.start
-        table.putcol("FLAG", values, start, block.stop - block.start)
+    with CASACORE:
+        for k, values in enumerate(flags):
+            start = k * grid.n_baselines + block.start
+            table.putcol("FLAG", values, start, block.stop - block.start)
 
 
 def _clip_and_count(table: Any, grid: _Grid, options: FlaggingOptions) -> np.ndarray:
     """Clip, extend, and return (n_baselines, n_chan, n_pol) counts of flagged integrations."""
-    count = np.empty((grid.n_baselines, grid.n_chan, grid.n_pol), np.uint16)
-    for block in _baseline_blocks(grid):
+
+    def work(block: slice) -> np.ndarray:
         before = _read_block(table, "FLAG", grid, block)
         flags = before
         if options.engine != "none":
@@ -479,8 +497,9 @@ def _clip_and_count(table: Any, grid: _Grid, options: FlaggingOptions) -> np.nda
             flags = extend_flags(flags)
         if (flags != before).any():
             _write_flags(table, grid, block, flags)
-        count[block] = flags.sum(axis=0)
-    return count
+        return flags.sum(axis=0, dtype=np.uint16)
+
+    return np.concatenate(list(in_order(work, _baseline_blocks(grid))))
 
 
 def _flag_antennas(table: Any, grid: _Grid, dead: list[int], count: np.ndarray) -> None:
@@ -559,7 +578,8 @@ def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> dict[str, A
     started = time.monotonic()
     with open_table(os.fspath(ms), readonly=False, ack=False) as table:
         grid = _grid_of(table, ms)
-        n_not_finite, amplitudes = _flag_bad(table, grid, options)
+        n_not_finite = _flag_bad(table, grid, options)
+        amplitudes = _typical_amplitudes(table, grid)
     with open_table(f"{ms}::ANTENNA", ack=False) as antennas:
         names = [str(name) for name in antennas.getcol("NAME")]
     sidecar.timings_s["flag_bad"] = time.monotonic() - started
