@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import platform
 import subprocess
@@ -28,21 +29,22 @@ class Usage(NamedTuple):
 def run(command: list[object], cwd: Path | None = None) -> tuple[Usage, str]:
     """Run a program; return what it took and what it printed.
 
-    A program begins as a copy of this process, whose memory counts: make large data elsewhere. The
-    memory is that of the largest process, the time that of all.
+    Memory is that of its largest process, time that of all of them.
     """
+    # To Linux a program has used all that its parent had when it began, so a small one begins it.
     words = list(map(str, command))
-    with tempfile.TemporaryFile("w+", errors="replace") as output:
-        started = time.monotonic()
-        process = subprocess.Popen(words, cwd=cwd, env=ENVIRONMENT, stdout=output, stderr=output)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - started
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as output,
+        tempfile.NamedTemporaryFile("r") as figures,
+    ):
+        between = [sys.executable, __file__, figures.name, *words]
+        code = subprocess.call(between, cwd=cwd, env=ENVIRONMENT, stdout=output, stderr=output)
         output.seek(0)
         printed = output.read()
-    if status:
-        what, code = " ".join(words)[:200], os.waitstatus_to_exitcode(status)
-        raise SystemExit(f"{what}\nended with {code}: {printed[-4000:]}")
-    return Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024), printed
+        if code:
+            what = " ".join(words)[:200]
+            raise SystemExit(f"{what}\nended with {code}: {printed[-4000:]}")
+        return Usage(*json.load(figures)), printed
 
 
 def step(*arguments: object) -> Usage:
@@ -54,3 +56,18 @@ def heading(command: str) -> str:
     """Return the command, the day and the machine, to begin a page with."""
     machine = f"{os.cpu_count()} cores ({platform.machine()})"
     return f"`{command}` on {dt.date.today():%d %B %Y}: {machine}"
+
+
+def main(figures: str, *command: str) -> int:
+    """Run a program, and write what it took to a file; return its exit status."""
+    started = time.monotonic()
+    process = subprocess.Popen(command)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    usage = Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    Path(figures).write_text(json.dumps(usage))
+    return os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
