@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import report as night_report
-from fake_results import PHOTOMETRY
 from measure import ROOT, step
 
 from dsa110_contimg import index
+from dsa110_contimg.photometry import COLUMNS
 from dsa110_contimg.products import Layout, Sidecar, group_id, night_of
 from dsa110_contimg.telescope import TILE_S
 
@@ -94,7 +94,7 @@ class Season:
 
     def _table(self, out, sources, epoch: str, mjd: float, image: str) -> None:
         flux = self.rng.lognormal(-4, 1, len(sources))
-        out.write(",".join(PHOTOMETRY) + "\n")
+        out.write(",".join(COLUMNS) + "\n")
         out.writelines(
             f"{(s := self.names[i % len(self.names)])},{s},{self.place[i % len(self.place)]},"
             f"{mjd:.6f},{epoch},{f:.6g},0.0005,0.0005,{f / 5e-4:.4g},,{f:.6g},0.8,,{image}\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsa110_contimg.photometry import COLUMNS
 from dsa110_contimg.products import Layout, Sidecar, companion, group_id, group_mjd, write_text
 from dsa110_contimg.telescope import TILE_S
 
@@ -120,29 +121,10 @@ def write_failure(path: Path, rule: str, wildcards: dict, **changes) -> dict:
     return record
 
 
-PHOTOMETRY = [
-    "source_id",
-    "name",
-    "ra_deg",
-    "dec_deg",
-    "mjd",
-    "group_or_epoch",
-    "flux_jy",
-    "flux_err_jy",
-    "local_rms_jy",
-    "snr",
-    "upper_limit_jy",
-    "catalog_flux_jy",
-    "pb",
-    "flags",
-    "image",
-]
-
-
 def write_photometry(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, PHOTOMETRY)
+        writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
 
