@@ -151,7 +151,7 @@ def direction_offsets(ra_deg, dec_deg, ra0_deg: float, dec0_deg: float, mjd: flo
     ra = np.deg2rad(np.concatenate([[ra0_deg, ra0_deg], np.atleast_1d(ra_deg)]))
     dec = np.deg2rad(np.concatenate([[dec0_deg, dec0_deg], np.atleast_1d(dec_deg)]))
     dec[1] -= step  # southwards: always a legal declination for this telescope
-    cirs_ra, cirs_dec, _ = erfa.atci13(ra, dec, 0.0, 0.0, 0.0, 0.0, 2400000.5, mjd)
+    cirs_ra, cirs_dec, _ = erfa.atci13(ra, dec, 0.0, 0.0, 0.0, 0.0, erfa.DJM0, mjd)
     d_ra = cirs_ra - cirs_ra[0]
     east = np.cos(cirs_dec) * np.sin(d_ra)
     north = np.sin(cirs_dec) * np.cos(cirs_dec[0]) - np.cos(cirs_dec) * np.sin(
