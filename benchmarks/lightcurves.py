@@ -4,7 +4,6 @@ Usage: python benchmarks/lightcurves.py [SOURCES [NIGHTS...]]   (2000 sources; 3
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -37,9 +36,7 @@ def main(n_sources: int, nights: list[int]) -> None:
     print("|---|---|---|---|---|---|---|")
     for n_epochs in nights:
         with tempfile.TemporaryDirectory() as folder:
-            # In a process of its own: a program's memory is never less than that of its parent.
-            script = [sys.executable, __file__, "make", folder, str(n_epochs + 1), str(n_sources)]
-            subprocess.run(script, check=True)
+            make(folder, n_epochs + 1, n_sources)
             tables = [str(p) for p in sorted(Path(folder).glob("*/photometry.csv"))]
             every = step("lightcurves", f"{folder}/out", *tables[:-1])
             one = step("lightcurves", f"{folder}/out", *tables)
@@ -52,8 +49,5 @@ def main(n_sources: int, nights: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["make"]:
-        make(sys.argv[2], *map(int, sys.argv[3:]))
-    else:
-        given = list(map(int, sys.argv[1:]))
-        main(given[0] if given else N_SOURCES, given[1:] or list(NIGHTS))
+    given = list(map(int, sys.argv[1:]))
+    main(given[0] if given else N_SOURCES, given[1:] or list(NIGHTS))

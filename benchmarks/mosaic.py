@@ -8,7 +8,6 @@ what is measured is the mosaic.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -49,7 +48,7 @@ def main(counts: list[int]) -> None:
     print("|---|---|---|---|---|---|")
     for n_tiles in counts:
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, __file__, "make", folder, str(n_tiles)], check=True)
+            make(Path(folder), n_tiles)
             output = Path(folder) / "mosaic.fits"
             tiles = sorted(Path(folder).glob("*.image.fits"))
             used = step("mosaic", output, *tiles)
@@ -63,7 +62,4 @@ def main(counts: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["make"]:
-        make(Path(sys.argv[2]), int(sys.argv[3]))
-    else:
-        main(list(map(int, sys.argv[1:])) or list(N_TILES))
+    main(list(map(int, sys.argv[1:])) or list(N_TILES))

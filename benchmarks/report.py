@@ -16,8 +16,6 @@ import os
 import shutil
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -157,9 +155,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder to make the night in, and leave it there")
     options = parser.parse_args()
     root = options.keep or Path(tempfile.mkdtemp())
-    # In a process of its own: a step begins as a copy of this one, whose memory would count.
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        layout, night, ids = pool.submit(make_night, root, options).result()
+    layout, night, ids = make_night(root, options)
     folder = layout.night(night)
     rows = []
     pages = []
