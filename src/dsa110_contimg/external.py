@@ -117,6 +117,7 @@ def run_tool(
     finally:
         timer.cancel()
         _kill_group(process)
+        process.stdout.close()
     seconds = time.monotonic() - started
     if trouble is not None:
         raise ToolStopped(f"{name} was stopped: {trouble}")
