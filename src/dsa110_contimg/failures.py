@@ -246,8 +246,10 @@ def note(layout: Layout, event: Mapping[str, Any], current: str) -> Failure:
 
 
 def _failure(event: Mapping[str, Any], current: str) -> Failure:
-    kill = event.get("kill")
-    cause, message = kill.values() if kill else classify(event.get("log", ""))
+    if kill := event.get("kill"):
+        cause, message = kill["cause"], kill["message"]
+    else:
+        cause, message = classify(event.get("log", ""))
     now = f"{_now():%Y-%m-%dT%H:%M:%S+00:00}"
     return Failure(
         rule=event["rule"],
