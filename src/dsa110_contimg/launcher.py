@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -25,6 +25,10 @@ from .config import REPO, Config, load_config
 from .errors import ConfigError, ContimgError, MachineError, ToolError, message_of
 from .external import find_tool
 from .products import GROUP_ID, NIGHT, Layout, night_of, replacing
+
+if TYPE_CHECKING:
+    from .engine import Engine, Outcome
+    from .planning import Plan
 
 DEMO_FOLDER = Path("demo")
 WORKFLOW_REPORT = "workflow-report.html"
@@ -222,7 +226,9 @@ def _report(args: argparse.Namespace, config: Config) -> None:
     print(f"report: {out}", flush=True)
 
 
-def _rounds(args: argparse.Namespace, config: Config, nights: list[str] | None, record) -> int:
+def _rounds(
+    args: argparse.Namespace, config: Config, nights: list[str] | None, record: dict[str, Any]
+) -> int:
     """Run Snakemake until all is done, or what failed is set aside, or needs more than patience."""
     from . import planning
     from .engine import Engine
@@ -246,7 +252,7 @@ def _rounds(args: argparse.Namespace, config: Config, nights: list[str] | None, 
             return outcome.status
 
 
-def _keep(record: dict[str, Any], outcome) -> None:
+def _keep(record: dict[str, Any], outcome: Outcome) -> None:
     """Say what failed and what becomes of it, and keep it in the record of the run."""
     for failure in (*outcome.retried, *outcome.failed):
         record["failures"].append(
@@ -270,7 +276,7 @@ def _targets(names: list[str], layout: Layout) -> list[str]:
     return files
 
 
-def _say_plan(plan) -> None:
+def _say_plan(plan: Plan) -> None:
     """Print what the inventory holds, and what will not be worked on and why."""
     states = Counter(group.state for group in plan.inventory.groups)
     print(
@@ -348,7 +354,7 @@ def tick(args: argparse.Namespace) -> int:
         monitoring.publish(config, plan=plan, trouble=trouble)
 
 
-def _tick(engine, plan, record: dict[str, Any]) -> tuple[int, Any]:
+def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan]:
     """Make the tiles that can be made, then close the nights that can be closed.
 
     Returns
@@ -388,7 +394,7 @@ def _tick(engine, plan, record: dict[str, Any]) -> tuple[int, Any]:
     return status, planning.make_plan(engine.config)
 
 
-def _missing(plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
+def _missing(plan: Plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
     """Return the products of tiles that are not there, by night and group."""
     from . import planning
 
@@ -400,7 +406,7 @@ def _missing(plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _can_close(plan, night: str, config: Config) -> bool:
+def _can_close(plan: Plan, night: str, config: Config) -> bool:
     """Tell whether a night is over, all of it has arrived, and no failure of it may yet pass."""
     from . import closing
 
@@ -413,7 +419,7 @@ def _can_close(plan, night: str, config: Config) -> bool:
     )
 
 
-def _close(engine, plan, nights: list[str], record: dict[str, Any]) -> int:
+def _close(engine: Engine, plan: Plan, nights: list[str], record: dict[str, Any]) -> int:
     """Make what the nights that are over still lack, and all that rests on them; close them."""
     from . import closing, planning
 

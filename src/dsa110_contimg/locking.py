@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .errors import BusyError, MachineError
 
@@ -70,7 +70,7 @@ def held(results: Path) -> bool:
     return os.environ.get(HELD) == str(results.absolute())
 
 
-def _open(results: Path):
+def _open(results: Path) -> TextIO:
     path = results / ".lock"
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,8 @@ def _open(results: Path):
         ) from None
 
 
-def _holder(file) -> str:
+def _holder(file: TextIO) -> str:
+    """Name the holder that a lock file tells of."""
     file.seek(0)
     try:
         who = json.loads(file.read())
