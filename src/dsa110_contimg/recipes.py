@@ -23,9 +23,11 @@ class Recipe:
     niter
         Most clean components.
     mgain, gain
-        Share of the peak removed by a major and by a minor cycle.
+        Share of the peak removed by a major and by a minor cycle; with a share of 1 there are no
+        major cycles: cleaning never returns to the visibilities.
     max_major
-        Most major cycles.
+        Most major cycles, or rounds of cleaning: the first is blind, the others go deeper within
+        the mask.
     auto_mask_sigma, auto_threshold_sigma
         Depth of cleaning, blind and within the mask.
     spectral_terms
@@ -75,10 +77,10 @@ PRESETS = {
         size_px=2400,
         cell_arcsec=6.0,
         robust=0.5,
-        niter=1000,
+        niter=3000,
         mgain=1.0,
         gain=0.1,
-        max_major=1,
+        max_major=2,
         auto_mask_sigma=6.0,
         auto_threshold_sigma=2.0,
         spectral_terms=1,

