@@ -517,6 +517,7 @@ def aoflagger_command(ms: Path, strategy: Path, passband: Path, threads: int) ->
     """Return the AOFlagger command line for a Measurement Set."""
     return [
         "aoflagger",
+        "-direct-read",  # reads while it works, and needs no memory for the whole set
         *("-j", str(threads)),
         *("-strategy", os.fspath(strategy)),
         *("-preamble", f"passband_file = {json.dumps(os.fspath(passband))}"),
