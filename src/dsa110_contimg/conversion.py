@@ -593,6 +593,7 @@ def write_pyuvdata(group: GroupFile, ms: Path, geometry: Geometry) -> None:
         uvd.extra_keywords = {}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Writing in the MS file that the units")
+            warnings.filterwarnings("ignore", message="'where' used without 'out'")  # SIGMA: below
             uvd.write_ms(str(ms), run_check=False)
     weights, constant = row_weights(uvd.nsample_array, uvd.flag_array)
     with tables.table(str(ms), readonly=False, ack=False) as main:
