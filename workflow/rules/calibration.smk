@@ -44,7 +44,7 @@ rule apply:
     conda:
         "../envs/casa.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=2000,
     params:
         code=code("apply"),
         candidates=candidate_options,
