@@ -60,15 +60,17 @@ class Corrector:
     def __init__(
         self, solutions: Solutions, freq_hz: np.ndarray, time_s: np.ndarray, channels: int
     ):
-        by_channel = solutions.at_frequencies(freq_hz)
         gains = solutions.at_times(time_s)
-        usable = np.isfinite(by_channel) & np.isfinite(gains).all(axis=0)[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            inverse = np.where(usable, 1 / by_channel, 0).astype(np.complex64)
-            self._gain = np.where(np.isfinite(gains), 1 / gains, 0)
-            self._weight = np.where(np.isfinite(gains), np.abs(gains) ** 2 * solutions.weight, 0)
-        self._first, self._second = inverse, inverse.conj()
+            by_channel, by_time = 1 / solutions.at_frequencies(freq_hz), 1 / gains
+        # Neither NaN nor the inverse of zero is a solution.
+        solved = np.isfinite(by_time)
+        usable = np.isfinite(by_channel) & solved.all(axis=0)[:, None]
+        self._first = np.where(usable, by_channel, 0).astype(np.complex64)
+        self._second = self._first.conj()
         self._unusable = ~usable
+        self._gain = np.where(solved, by_time, 0)
+        self._weight = np.where(solved, np.abs(gains) ** 2 * solutions.weight, 0)
         n_pol = by_channel.shape[2]
         # Sums over channels as products with these: matrix products are far faster than sums along
         # an axis between others.

@@ -21,6 +21,7 @@ def solutions():
     delay_s = rng.normal(0, 2e-9, (N_ANTENNAS, 2))
     bandpass, gain = factors(N_ANTENNAS, 12, 2), factors(4, N_ANTENNAS, 2)
     gain[:, 3] = np.nan  # an antenna without solution
+    bandpass[4, 7, 1] = 0  # nor is this one
     return Solutions(delay_s, FREQ[5], bandpass, FREQ, gain, TIMES)
 
 
@@ -48,7 +49,7 @@ def test_rows_are_divided_by_the_factors_and_averaged(solutions, channels, spect
             ]
             j1 = solutions.gain[t, a, p] * solutions.bandpass[a, c, p] * turn[0]
             j2 = solutions.gain[t, b, p] * solutions.bandpass[b, c, p] * turn[1]
-            if flags[row, c, p] or 3 in (a, b):
+            if flags[row, c, p] or 3 in (a, b) or j1 * j2 == 0:
                 continue
             values.append(data[row, c, p] / (j1 * np.conj(j2)))
             shares.append(weights[row, c, p] if spectrum else weights[row, p])
