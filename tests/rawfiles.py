@@ -7,6 +7,7 @@ uvw), so that what the converter makes of it is judged by an independent computa
 from __future__ import annotations
 
 import datetime as dt
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -209,3 +210,13 @@ def write_group(folder: Path, group: RawGroup) -> list[Path]:
         write_subband(folder / file_name(start, sb, jitter_s=sb % 3), group, sb)
         for sb in group.subbands
     ]
+
+
+def link_many(sources: Path, folder: Path, jd0: float, n_files: int) -> None:
+    """Give the files of a folder many names: groups one after the other, hard links."""
+    folder.mkdir()
+    files = sorted(sources.iterdir())
+    for i in range(n_files):
+        source = files[i % len(files)]
+        jd = jd0 + (i // len(files)) * telescope.TILE_S / 86400
+        os.link(source, folder / file_name(jd, int(source.name[-7:-5])))
