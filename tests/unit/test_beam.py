@@ -1,6 +1,5 @@
 """The beam against closed forms, quadrature and the explicit sum."""
 
-
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
