@@ -124,8 +124,7 @@ def choose_averaging(
 
     Channels are averaged in numbers that divide a subband. The loss is the mean over baselines for
     a source at half power of the beam, to the east or to the north, whichever is worse; what the
-    correlator's own averaging costs does not count. (Integrations are not averaged: they smear as
-    much and save less.)
+    correlator's own averaging costs does not count. Integrations are not averaged.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ from .errors import DataError
 from .external import find_tool, run_tool
 from .products import Sidecar, scratch
 from .streaming import CASACORE, in_order
-from .telescope import N_SUBBANDS
+from .telescope import CORRELATIONS, N_SUBBANDS
 
 __all__ = [
     "flag_bad_samples",
@@ -619,8 +619,7 @@ def _polarization_names(ms: Path, n_pol: int) -> list[str]:
 
     with open_table(f"{ms}::POLARIZATION", ack=False) as polarization:
         types = polarization.getcell("CORR_TYPE", 0)
-    known = {9: "XX", 10: "XY", 11: "YX", 12: "YY"}
-    return [known.get(int(code), str(code)) for code in types[:n_pol]]
+    return [CORRELATIONS.get(int(code), str(code)) for code in types[:n_pol]]
 
 
 def _casa_engine(ms: str) -> None:

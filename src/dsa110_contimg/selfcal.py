@@ -31,6 +31,7 @@ from .config import SelfcalOptions
 from .errors import DataError
 from .external import run_tool
 from .refant import choose_reference
+from .solutions import read_table
 from .weighting import Tile
 
 __all__ = ["Round", "Rounds", "Solved", "correct", "image_quality", "improve", "rounds_of"]
@@ -266,14 +267,8 @@ class Solved:
         present : (n,) int array
             Antennas that have data.
         """
-        from casacore.tables import table
-
-        with table(os.fspath(path), ack=False) as rows:
-            times, index = np.unique(rows.getcol("TIME"), return_inverse=True)
-            antenna = rows.getcol("ANTENNA1")
-            values, flags = rows.getcol("CPARAM")[:, 0], rows.getcol("FLAG")[:, 0]
-        gains = np.full((len(times), n_antennas, values.shape[-1]), np.nan, complex)
-        gains[index, antenna] = np.where(flags, np.nan, values)
+        times, values, _ = read_table(path, "CPARAM", n_antennas)
+        gains = values[:, :, 0]
         missing = ~np.isfinite(gains)
         return cls(
             times / 86400,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Solutions"]
+__all__ = ["Solutions", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Solutions:
         use_delay : bool
             Whether the delays are to be applied.
         """
-        _, delay, delay_hz = _read(f"{prefix}.kcal", "FPARAM", n_antennas)
-        _, bandpass, bandpass_hz = _read(f"{prefix}.bcal", "CPARAM", n_antennas)
-        gain_s, gain, _ = _read(f"{prefix}.gcal", "CPARAM", n_antennas)
+        _, delay, delay_hz = read_table(f"{prefix}.kcal", "FPARAM", n_antennas)
+        _, bandpass, bandpass_hz = read_table(f"{prefix}.bcal", "CPARAM", n_antennas)
+        gain_s, gain, _ = read_table(f"{prefix}.gcal", "CPARAM", n_antennas)
         return cls(
             delay[0, :, 0] * 1e-9 if use_delay else np.zeros_like(delay[0, :, 0]),
             float(delay_hz[0]),
@@ -90,8 +90,28 @@ class Solutions:
         return np.where(good, power, 0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
 
 
-def _read(path: str, column: str, n_antennas: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return times, (n_times, n_antennas, n_chan, n_pol) with NaN where flagged, and channels."""
+def read_table(
+    path: str | os.PathLike, column: str, n_antennas: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read one of CASA's calibration tables.
+
+    Parameters
+    ----------
+    path : path
+        The table.
+    column : {"CPARAM", "FPARAM"}
+        What it holds: complex factors, or delays in ns.
+    n_antennas : int
+        Antennas of the data.
+
+    Returns
+    -------
+    time_s : (n_times,) array
+        MJD seconds.
+    values : (n_times, n_antennas, n_chan, n_pol) array
+        NaN where flagged, and for antennas without a row.
+    freq_hz : (n_chan,) array
+    """
     from casacore.tables import table
 
     with table(os.fspath(path), ack=False) as solutions:

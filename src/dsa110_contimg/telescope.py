@@ -20,6 +20,8 @@ C_M_S = 299792458.0
 NAME = "DSA-110"
 #: Name the correlator writes, and the only one CASA's observatory table knows.
 RAW_NAME = "OVRO_MMA"
+#: casacore's codes of the correlations of linear feeds.
+CORRELATIONS = {9: "XX", 10: "XY", 11: "YX", 12: "YY"}
 #: Reference position that the correlator writes: geodetic latitude and longitude (rad, east
 #: positive), height (m). It is the origin of the file's antenna positions and of sidereal time.
 LATITUDE_RAD = 0.6498455107238486

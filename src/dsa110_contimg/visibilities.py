@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .telescope import C_M_S
+from .telescope import C_M_S, CORRELATIONS
 
 __all__ = ["summarise", "summarise_ms"]
 
@@ -149,9 +149,8 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
 
     freq_hz = column("CHAN_FREQ", "SPECTRAL_WINDOW")[0]
     names = column("NAME", "ANTENNA")
-    kinds = {9: "XX", 10: "XY", 11: "YX", 12: "YY"}
     codes = column("CORR_TYPE", "POLARIZATION")[0]
-    polarizations = [kinds.get(int(code), str(code)) for code in codes]
+    polarizations = [CORRELATIONS.get(int(code), str(code)) for code in codes]
 
     times = column("TIME")
     n_pol, n_chan = len(polarizations), len(freq_hz)
