@@ -58,7 +58,7 @@ json.dump(times, open(f"{folder}/times.json", "w"))
 
 def plain_casa(ms: Path, qa: dict, folder: Path) -> dict[str, float]:
     """Return the times of the tasks on the full-resolution Measurement Set."""
-    from dsa110_contimg.catalogs import find_calibrator
+    from dsa110_contimg.catalogs.calibrators import find_calibrator
 
     calibrator = find_calibrator(qa["calibrator"])
     flux = calibrator.flux(np.array([1.3e9, 1.4e9, 1.5e9]))
@@ -70,8 +70,9 @@ def plain_casa(ms: Path, qa: dict, folder: Path) -> dict[str, float]:
 
 def judge_gains(truth, group: str, prefix: Path) -> list[tuple[str, str, str]]:
     """Compare recovered gains with the injected ones."""
-    from caltables import read_solution, true_gains
-    from dsa110_contimg.calibration import KINDS, total_gain
+    from dsa110_contimg.calibration.solve import total_gain
+    from dsa110_contimg.calibration.tables import KINDS
+    from support.caltables import read_solution, true_gains
 
     gains, freq = true_gains(truth, group)
     found = total_gain({k: read_solution(Path(f"{prefix}.{k}")) for k in KINDS}, freq)
@@ -94,7 +95,7 @@ def judge_flags(truth, group: str, ms: Path) -> list[tuple[str, str, str]]:
     """Compare flags with the injected interference."""
     from casacore.tables import table
 
-    from dsa110_contimg.correlator import Instrument
+    from dsa110_contimg.simulation.correlator import Instrument
 
     o = truth.options
     instrument = Instrument.choose(o.antennas, o.channels, o.integrations)
@@ -125,15 +126,16 @@ def judge_bias(truth, group: str, ms: Path, scratch: Path) -> list[tuple[str, st
     """Compare what flags left, over the injected gains, with the model of the field."""
     from casacore.tables import table
 
-    from caltables import true_gains
-    from dsa110_contimg import catalogs, skymodel
+    from dsa110_contimg.calibration import working_copy
+    from dsa110_contimg.catalogs import calibrators, catalogue
+    from support.caltables import true_gains
 
     copy = scratch / "copy.ms"
-    skymodel.write_working_copy(
+    working_copy.write_working_copy(
         ms,
         copy,
-        catalogs.find_calibrator(truth.options.calibrator),
-        catalogs.read_catalog(truth.folder / "catalog.csv"),
+        calibrators.find_calibrator(truth.options.calibrator),
+        catalogue.read_catalog(truth.folder / "catalog.csv"),
         uvmin_klambda=1.0,
     )
     gains, _ = true_gains(truth, group)
@@ -162,7 +164,7 @@ def main() -> None:
 
 
 def measure(folder: Path, plain: bool) -> str:
-    from dsa110_contimg import simulation
+    from dsa110_contimg.simulation import season as simulation
 
     options = simulation.PRESETS["full"].model_copy(
         update={"neighbour_share": 0.2, "dead_antennas": 3, "seed": 5}

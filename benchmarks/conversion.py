@@ -31,9 +31,9 @@ TABLE = ROOT / "docs" / "benchmarks" / "conversion.md"
 
 def make_group(folder: Path, n_times: int) -> Path:
     """Write the subbands (noise and one source) and their group file; keep what is there."""
-    from dsa110_contimg.telescope import stations
-    from dsa110_contimg.uvh5 import write_group_file
-    from rawfiles import RawGroup, write_group
+    from dsa110_contimg.conversion.group_file import write_group_file
+    from dsa110_contimg.telescope.dsa110 import stations
+    from support.rawfiles import RawGroup, write_group
 
     group = folder / f"group_20260125T215{n_times:03d}.hdf5"
     if group.exists():
@@ -63,14 +63,14 @@ def reference(group: Path, target: Path) -> None:
 
 def conversion() -> ModuleType:
     """Import when run, for start-up counts."""
-    from dsa110_contimg import conversion
+    from dsa110_contimg.conversion import convert as conversion
 
     return conversion
 
 
 def convert(group: Path, target: Path, write: Callable) -> None:
-    from dsa110_contimg import subtables, validation
-    from dsa110_contimg.products import Sidecar
+    from dsa110_contimg.conversion import subtables, validation
+    from dsa110_contimg.core.sidecar import Sidecar
 
     content = conversion().read_group(group)
     geometry = conversion().Geometry(content)
@@ -90,7 +90,7 @@ def pyuvdata(group: Path, target: Path) -> None:
     from astropy.utils import iers
     from pyuvdata import UVData
 
-    from dsa110_contimg.astrometry import Sky
+    from dsa110_contimg.telescope.astrometry import Sky
 
     iers.conf.auto_download = False
     content = conversion().read_group(group)

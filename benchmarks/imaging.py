@@ -98,11 +98,12 @@ def image(ms: Path, prefix: Path, *options: object) -> dict[str, Any]:
 
 def fluxes(prefix: Path, catalog: Path):
     """Return the photometry of sources expected above 20 sigma inside 30 % of the beam."""
-    from dsa110_contimg import photometry
-    from dsa110_contimg.catalogs import read_catalog
-    from dsa110_contimg.config import PhotometryOptions
+    from dsa110_contimg.catalogs.catalogue import read_catalog
+    from dsa110_contimg.core.options import PhotometryOptions
+    from dsa110_contimg.photometry import images as photometry_images
+    from dsa110_contimg.photometry import measure as photometry
 
-    with photometry.open_planes(prefix.with_name(f"{prefix.name}.image.fits")) as planes:
+    with photometry_images.open_planes(prefix.with_name(f"{prefix.name}.image.fits")) as planes:
         options = PhotometryOptions(pb_limit=0.3, min_flux_jy=0)
         table = photometry.measure(planes[0], read_catalog(catalog), options)
         table.attrs["beam_arcsec"] = 3600 * planes[0].beam_deg[1]
@@ -209,7 +210,7 @@ def run_deep(folder: Path) -> dict[str, Any]:
     import numpy as np
     import pandas as pd
 
-    import imaging_data
+    from support import imaging_data
 
     rng, work = np.random.default_rng(7), folder / "bright"
     shutil.rmtree(work, ignore_errors=True)

@@ -19,16 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import report as night_report
 from measure import ROOT, step
 
-from dsa110_contimg import index
-from dsa110_contimg.photometry import COLUMNS
-from dsa110_contimg.products import Layout, Sidecar, group_id, night_of
-from dsa110_contimg.telescope import TILE_S
+from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.core.sidecar import Sidecar
+from dsa110_contimg.core.times import group_id, night_of
+from dsa110_contimg.photometry.measure import COLUMNS
+from dsa110_contimg.reports import index as index_module
+from dsa110_contimg.telescope.dsa110 import TILE_S
 
 START_MJD = 61072.0005
 
@@ -108,7 +110,7 @@ def questions(out: Path, source: str) -> list[tuple[str, float, int]]:
     found = []
     values = {"source": source, "ra": 15.0, "dec": 33.0}
     for query in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):
-        with index.open_index(out) as db:
+        with index_module.open_index(out) as db:
             started = time.monotonic()
             rows = len(db.execute(query, values).fetchall())
             found.append((" ".join(query.split())[:70], time.monotonic() - started, rows))
@@ -131,7 +133,7 @@ def main() -> None:
         rows.append(("nothing new", *step("index", results, out)))
         season.night(options.nights)
         rows.append(("a night more", *step("index", results, out)))
-        with index.open_index(out) as db:
+        with index_module.open_index(out) as db:
             (n,) = db.execute("SELECT count(*) FROM measurements").fetchone()
         print(f"{n} measurements, {out.stat().st_size / 1e9:.2f} GB\n")
         print("| index | wall s | processor s | memory MB |\n|---|---|---|---|")
@@ -144,9 +146,9 @@ def main() -> None:
         for command in ("lineage", "recall"):
             product = "photometry.csv" if command == "lineage" else "ms"
             path = f"nights/{night_of(group)}/groups/{group}/{group}.{product}"
-            with index.open_index(out) as db:
+            with index_module.open_index(out) as db:
                 started = time.monotonic()
-                count = len(getattr(index, command)(db, path))
+                count = len(getattr(index_module, command)(db, path))
             print(f"| {command} | {1e3 * (time.monotonic() - started):.1f} | {count} |")
     finally:
         shutil.rmtree(root)

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     n_files = parser.parse_args().files
 
-    from rawfiles import RawGroup, link_many, write_group
+    from support.rawfiles import RawGroup, link_many, write_group
 
     raw = RawGroup(jd0=2461066.41234, dec_app_deg=16.1, antennas=(0, 115, 30), n_times=3, n_chan=4)
     with tempfile.TemporaryDirectory() as temporary:

@@ -18,9 +18,9 @@ def make(folder: str, n_epochs: int, n_sources: int) -> None:
     import numpy as np
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import season
-    from dsa110_contimg.photometry import COLUMNS
-    from dsa110_contimg.products import Sidecar
+    from dsa110_contimg.core.sidecar import Sidecar
+    from dsa110_contimg.photometry.measure import COLUMNS
+    from support import season
 
     table, _ = season.make(np.random.default_rng(1), n_sources, 0, 0, n_epochs)
     table = table.assign(group_or_epoch=table.epoch, image="mosaic.fits")

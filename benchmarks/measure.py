@@ -47,9 +47,10 @@ def run(command: list[object], cwd: Path | None = None) -> tuple[Usage, str]:
         return Usage(*json.load(figures)), printed
 
 
-def step(*arguments: object) -> Usage:
-    """Run a step of the package, as a job does; return what it took."""
-    return run([sys.executable, "-m", "dsa110_contimg", *arguments])[0]
+def step(name: str, *arguments: object) -> Usage:
+    """Run a step, as a job does; return what it took."""
+    script = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / f"{name}.py"
+    return run([sys.executable, script, *arguments])[0]
 
 
 def heading(command: str) -> str:

@@ -24,8 +24,9 @@ def make(folder: Path, n_tiles: int) -> None:
     from astropy.io import fits
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import synthetic_images as synthetic
-    from dsa110_contimg.products import Sidecar, group_id
+    from dsa110_contimg.core.sidecar import Sidecar
+    from dsa110_contimg.core.times import group_id
+    from support import synthetic_images as synthetic
 
     shape = SIZE, SIZE
     rng = np.random.default_rng(1)

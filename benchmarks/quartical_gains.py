@@ -21,9 +21,10 @@ from casacore.tables import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from caltables import read_solution
-from dsa110_contimg.calibration import KINDS, total_gain
-from dsa110_contimg.products import read_sidecar
+from dsa110_contimg.calibration.solve import total_gain
+from dsa110_contimg.calibration.tables import KINDS
+from dsa110_contimg.core.sidecar import read_sidecar
+from support.caltables import read_solution
 
 
 def solve_with_quartical(copy, out, reference):

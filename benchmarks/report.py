@@ -20,14 +20,23 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from fake_results import make_sources, measure, write_caltable, write_image, write_photometry
 from measure import step
 
-from dsa110_contimg.products import Layout, Sidecar, companion, group_id, group_mjd, write_text
-from dsa110_contimg.telescope import TILE_S, stations
+from dsa110_contimg.core.files import write_text
+from dsa110_contimg.core.layout import Layout, companion
+from dsa110_contimg.core.sidecar import Sidecar
+from dsa110_contimg.core.times import group_id, group_mjd
+from dsa110_contimg.telescope.dsa110 import TILE_S, stations
+from support.fake_results import (
+    make_sources,
+    measure,
+    write_caltable,
+    write_image,
+    write_photometry,
+)
 
 DIFFERENT = 10
 RMS_JY = 0.3e-3

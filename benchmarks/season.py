@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import season
-from dsa110_contimg.config import LightcurveOptions
-from dsa110_contimg.metrics import candidates
+from dsa110_contimg.core.options import LightcurveOptions
+from dsa110_contimg.lightcurves.variability import candidates
+from support import season
 
 SIGMAS = (3.0, 4.0, 5.0, 7.0)
 THRESHOLDS = 5 * 10.0 ** np.arange(-12, -0.9, 0.25)

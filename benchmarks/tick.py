@@ -20,10 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from measure import run
 
-from dsa110_contimg import closing, ingest, telescope
-from dsa110_contimg.products import Layout, group_id, group_mjd, night_of
-from dsa110_contimg.telescope import TILE_S
-from rawfiles import RawGroup, file_name, write_subband
+from dsa110_contimg.conversion import inventory
+from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.core.times import group_id, group_mjd, night_of
+from dsa110_contimg.operations import closing
+from dsa110_contimg.telescope import dsa110
+from dsa110_contimg.telescope.dsa110 import TILE_S
+from support.rawfiles import RawGroup, file_name, write_subband
 
 FIRST = dt.date(2026, 1, 1)
 
@@ -58,12 +61,12 @@ def lay_out(folder, nights, groups, raw_days):
 def raw_files(incoming, start_mjd):
     """Write the subbands of a group: one file under sixteen names, for only headers are read."""
     raw = RawGroup(
-        start_mjd + 2400000.5 + telescope.INTEGRATION_S / 2 / 86400,
+        start_mjd + 2400000.5 + dsa110.INTEGRATION_S / 2 / 86400,
         dec_app_deg=33.3,
         antennas=(0, 30),
         n_chan=1,
     )
-    names = [incoming / file_name(raw.times[0], subband) for subband in range(telescope.N_SUBBANDS)]
+    names = [incoming / file_name(raw.times[0], subband) for subband in range(dsa110.N_SUBBANDS)]
     write_subband(names[0], raw, 0)
     for name in names[1:]:
         os.link(names[0], name)
@@ -72,7 +75,7 @@ def raw_files(incoming, start_mjd):
 
 def entry(identity, start_mjd, files):
     """Return a group as the inventory would."""
-    return ingest.Group(
+    return inventory.Group(
         id=identity,
         night=night_of(identity),
         state="complete",

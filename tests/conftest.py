@@ -34,7 +34,7 @@ def tiny_night(tmp_path_factory):
 
     Returns `dsa110_contimg.simulation.Truth`. Treat the files as read-only.
     """
-    from dsa110_contimg import simulation
+    from dsa110_contimg.simulation import season as simulation
 
     return simulation.simulate(simulation.PRESETS["test"], tmp_path_factory.mktemp("tiny_night"))
 
@@ -42,7 +42,7 @@ def tiny_night(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clean_night(tmp_path_factory):
     """The same without noise, interference and dead antennas, gains included."""
-    from dsa110_contimg import simulation
+    from dsa110_contimg.simulation import season as simulation
 
     options = simulation.PRESETS["test"].model_copy(
         update={"noise": False, "rfi": False, "dead_antennas": 0}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
-from dsa110_contimg.slurm import why_killed
+from dsa110_contimg.operations.slurm import why_killed
 
 __all__ = ["LogHandler"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from operations.night import Operations, raw_groups
+from support.night import Operations, raw_groups
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import pytest
 
-import imaging_data
-from dsa110_contimg import closing
-from dsa110_contimg.failures import read_all
-from dsa110_contimg.products import Layout
-from operations.night import Operations, raw_groups
+from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.operations import closing
+from dsa110_contimg.operations.failures import read_all
+from support import imaging_data
+from support.night import Operations, raw_groups
 
 #: Without these even root is bound by the mode of files.
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
@@ -145,7 +145,7 @@ def test_each_fault_of_a_group_has_its_state_and_the_others_go_on(tmp_path):
     assert (found[third].cause, found[third].state) == ("data", "quarantined")
     assert found[third].message == "x_sb03.hdf5: truncated"
     assert (found[fourth].cause, found[fourth].message) == ("bug", "KeyError: FIELD")
-    assert "python -m dsa110_contimg photometry" in found[fourth].command
+    assert "/workflow/scripts/photometry.py " in found[fourth].command
     assert faulty.measured() == {first}
     state = faulty.status(wait_s=3600)
     assert {g["id"]: g["state"] for g in state["group_list"]} == {

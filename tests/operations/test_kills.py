@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from operations.night import Operations, kill_tree, raw_groups, science
+from support.night import Operations, kill_tree, raw_groups, science
 
 CORES = 2
 

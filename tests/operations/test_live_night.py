@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from operations.night import Operations, arrive, raw_groups, science
+from support.night import Operations, arrive, raw_groups, science
 
 #: How long a group waits for absent subbands in these tests, s; late files are late by less.
 WAIT_S = 12.0

@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from operations.night import Operations, raw_groups
+from support import REPO
+from support.night import Operations, raw_groups
 
-REPO = Path(__file__).resolve().parents[2]
 BUSY = 5
 
 

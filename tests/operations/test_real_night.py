@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg import simulation
-from operations.night import arrive, assert_same_science, kill_tree
+from dsa110_contimg.simulation import season as simulation
+from support.night import arrive, assert_same_science, kill_tree
 
 pytestmark = pytest.mark.slow
 

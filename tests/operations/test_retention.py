@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from dsa110_contimg import closing
-from dsa110_contimg.products import Layout
-from operations.night import Operations, raw_groups
+from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.operations import closing
+from support.night import Operations, raw_groups
 
 NIGHT = "2026-02-10"
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dsa110_contimg import runs, simulation
-from dsa110_contimg.errors import MachineError
-from dsa110_contimg.products import Layout
-from operations import slurm_cluster
-from operations.night import assert_same_science
-from workflow.conftest import DagFolder
+from dsa110_contimg.core import runs
+from dsa110_contimg.core.errors import MachineError
+from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.simulation import season as simulation
+from support import REPO, slurm_cluster
+from support.dag_folder import DagFolder
+from support.night import assert_same_science
 
-REPO = Path(__file__).resolve().parents[2]
 #: Folder with the plugin of Snakemake, which the launcher keeps out of the environment.
 PLUGINS = os.environ.get("CONTIMG_PLUGINS_SLURM", "")
 
@@ -88,7 +88,7 @@ def make_greedy(folder, step, code):
     program = folder.stub() / "python"
     shell, stub = program.read_text().splitlines()
     first = f'{sys.executable} -c "{code}" || exit'
-    lines = (shell, f'case "$*" in *"dsa110_contimg {step} "*) {first};; esac', stub)
+    lines = (shell, f'case "$*" in *"/{step}.py "*) {first};; esac', stub)
     program.write_text("\n".join(lines) + "\n")
 
 

@@ -13,18 +13,22 @@ import sys
 import numpy as np
 import pytest
 
-from caltables import read_solution, true_gains
-from dsa110_contimg import catalogs, correlator, simulation, skymodel
-from dsa110_contimg.beam import airy_power, separation_rad
-from dsa110_contimg.calibration import KINDS, total_gain
-from dsa110_contimg.products import read_sidecar, sidecar_path
+from dsa110_contimg.calibration import working_copy
+from dsa110_contimg.calibration.tables import KINDS, total_gain
+from dsa110_contimg.catalogs import calibrators, catalogue
+from dsa110_contimg.core import places
+from dsa110_contimg.core.sidecar import read_sidecar, sidecar_path
+from dsa110_contimg.simulation import correlator
+from dsa110_contimg.simulation import season as simulation
+from dsa110_contimg.telescope.beam import airy_power, separation_rad
+from support.caltables import read_solution, true_gains
 
 GROUP_CHANNELS = 12
 
 
-def run(*args):
+def run(step, *args):
     result = subprocess.run(
-        [sys.executable, "-m", "dsa110_contimg", *map(str, args)],
+        [sys.executable, places.script(step), *map(str, args)],
         capture_output=True,
         text=True,
         check=False,
@@ -257,11 +261,11 @@ def test_flagging_does_not_bias_the_flux(tile, tmp_path):
 
     truth, group, folder = tile
     copy = tmp_path / "copy.ms"
-    skymodel.write_working_copy(
+    working_copy.write_working_copy(
         folder / f"{group}.ms",
         copy,
-        catalogs.find_calibrator("3C48"),
-        catalogs.read_catalog(truth.folder / "catalog.csv"),
+        calibrators.find_calibrator("3C48"),
+        catalogue.read_catalog(truth.folder / "catalog.csv"),
         uvmin_klambda=1.0,
     )
     gains, _ = true_gains(truth, group)
@@ -364,7 +368,7 @@ def test_failed_tile_gives_marked_tables_that_apply_refuses(tile, tmp_path):
         assert read_sidecar(tmp_path / f"{group}.{kind}")["verdict"] == "fail"
     refused = subprocess.run(
         [
-            *(sys.executable, "-m", "dsa110_contimg", "apply"),
+            *(sys.executable, places.script("apply")),
             *(ms, tmp_path / f"{group}.cal.ms", "--candidate", tmp_path / group),
         ],
         capture_output=True,

@@ -19,17 +19,12 @@ from astropy.io.votable import parse_single_table, validate
 from astropy.wcs import WCS
 from scipy.optimize import curve_fit
 
-from dsa110_contimg import cli, figures, index, vo
-from dsa110_contimg.products import Layout, read_sidecar
-
-
-def run_chain(truth, folder):
-    """Run the workflow on a simulated folder; return the layout of its results."""
-    command = [sys.executable, "-m", "dsa110_contimg", "run"]
-    command += ["--configfile", str(truth.folder / "config.yaml"), "--config", "results=results"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Layout(folder / "results")
+from dsa110_contimg import cli
+from dsa110_contimg.core.sidecar import read_sidecar
+from dsa110_contimg.maps import planes as map_planes
+from dsa110_contimg.reports import export
+from dsa110_contimg.reports import index as index_module
+from support.chain import run_chain
 
 
 @pytest.fixture(scope="module")
@@ -156,24 +151,24 @@ def test_a_point_of_a_light_curve_leads_to_the_raw_files_and_back(noisy):
     source = pd.read_csv(night / "photometry.csv").source_id.iloc[0]
     raw = {f"incoming/{path.name}" for path in (truth.folder / "incoming").iterdir()}
     curves = "lightcurves/lightcurves.parquet"
-    with closing(index.open_index(layout.results / "index.sqlite")) as db:
+    with closing(index_module.open_index(layout.results / "index.sqlite")) as db:
         for image in tiles(layout):
-            point = index.measurement_product(
+            point = index_module.measurement_product(
                 db, str(bright_inner(image).source_id.iloc[0]), image.parent.name
             )
-            steps = [row["step"] for row in index.lineage(db, point) if row["step"]]
+            steps = [row["step"] for row in index_module.lineage(db, point) if row["step"]]
             assert steps[:3] == ["photometry", "image", "apply"]
             assert set(steps[3:]) == {"calibrate", "convert", "group"}
-        point = index.measurement_product(db, str(source), night.name)
+        point = index_module.measurement_product(db, str(source), night.name)
         assert point == f"nights/{night.name}/photometry.csv"
-        behind = {row["path"] for row in index.lineage(db, point)}
+        behind = {row["path"] for row in index_module.lineage(db, point)}
         assert {path for path in behind if path.endswith(".hdf5")} >= raw
         for path in raw:
-            made = {row["path"] for row in index.recall(db, path)}
+            made = {row["path"] for row in index_module.recall(db, path)}
             assert {point, curves} <= made
         tables = [path for path in behind if path.endswith(".bcal")]
         assert len(tables) == 1
-        made = {row["path"] for row in index.recall(db, tables[0])}
+        made = {row["path"] for row in index_module.recall(db, tables[0])}
         names = {str(image.relative_to(layout.results)) for image in tiles(layout)}
         assert names | {point, curves} <= made
 
@@ -202,12 +197,14 @@ def test_exports_of_the_chain_are_valid(noisy, tmp_path):
         said = io.StringIO()
         assert validate(str(tmp_path / name), output=said), said.getvalue()
     records = parse_single_table(tmp_path / "obscore.vot").to_table()
-    assert set(vo.OBSCORE) == set(records.colnames)
+    assert set(export.OBSCORE) == set(records.colnames)
     for name in ("obs_id", "obs_publisher_did", "access_url", "s_region", "facility_name"):
         assert all(str(value).strip() for value in records[name]), name
     mandatory = ("s_ra", "s_dec", "s_fov", "t_min", "t_max", "t_exptime", "em_min", "em_max")
     assert all(np.isfinite(records[name].filled(np.nan)).all() for name in mandatory)
-    areas = [solid_angle(plane) for plane in figures.read_planes(night / "mosaic.weight.fits")[::2]]
+    areas = [
+        solid_angle(plane) for plane in map_planes.read_planes(night / "mosaic.weight.fits")[::2]
+    ]
     uniq = fits.getdata(tmp_path / f"{night.name}.moc.fits", 1)["UNIQ"].astype(np.int64)
     order = (np.floor(np.log2(uniq)).astype(int) - 2) // 2
     assert (4 * np.pi / (12 * 4.0**order)).sum() == pytest.approx(sum(areas), rel=0.01)

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-import imaging_data
-from dsa110_contimg import photometry
-from dsa110_contimg.cli import main
-from dsa110_contimg.config import PhotometryOptions
-from dsa110_contimg.imaging import KINDS
-from dsa110_contimg.qa import judge_night
+from dsa110_contimg.core.options import PhotometryOptions
+from dsa110_contimg.imaging.tile import KINDS
+from dsa110_contimg.photometry import images as photometry_images
+from dsa110_contimg.photometry import measure as photometry
+from dsa110_contimg.reports.judge import judge_night
+from support import imaging_data
+from support.steps import run_step
 
 SIZE = 1440  # 2.4 deg
 
@@ -53,13 +54,13 @@ def image(folder, ms, *options, catalog=None):
     if catalog is not None:
         catalog.to_csv(folder / "catalog.csv", index=False)
         arguments += ["--catalog", str(folder / "catalog.csv")]
-    assert main(["image", *arguments]) == 0
+    assert run_step("image", *arguments) == 0
     return json.loads((folder / f"{prefix.name}.image.fits.json").read_text())
 
 
 def measured(folder, sky):
     """Photometry against the true sky: ratio, offsets (arcsec), distance and direction (deg)."""
-    with photometry.open_planes(folder / "20260128T213600.image.fits") as planes:
+    with photometry_images.open_planes(folder / "20260128T213600.image.fits") as planes:
         table = photometry.measure(planes[0], catalog_of(sky), PhotometryOptions(pb_limit=0.3))
     ra0, dec0 = imaging_data.tile_centre()
     expected_snr = table.catalog_flux_jy / table.local_rms_jy

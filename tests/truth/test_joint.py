@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-import imaging_data
-from dsa110_contimg import cli, photometry, telescope
-from dsa110_contimg.config import PhotometryOptions
-from dsa110_contimg.products import companion
+from dsa110_contimg.core.layout import companion
+from dsa110_contimg.core.options import PhotometryOptions
+from dsa110_contimg.photometry import images as photometry_images
+from dsa110_contimg.photometry import measure as photometry
+from dsa110_contimg.telescope import dsa110
+from support import imaging_data
+from support.steps import run_step
 
 GROUPS = ("20260128T213051", "20260128T213600", "20260128T214109")
 
@@ -30,14 +33,14 @@ def tiles(folder, sky, n_channels, n_times):
     sets, images, middle = [], [], imaging_data.START_MJD
     with pytest.MonkeyPatch.context() as patch:
         for number, group in enumerate(GROUPS):
-            start = middle + (number - 1) * telescope.TILE_S / 86400
+            start = middle + (number - 1) * dsa110.TILE_S / 86400
             patch.setattr(imaging_data, "START_MJD", start)
             sets.append(folder / f"{group}.cal.ms")
             size = {"n_antennas": 96, "n_channels": n_channels, "n_times": n_times}
             imaging_data.write_tile(sets[-1], sky, noise=True, seed=number + 1, **size)
             options = ("--size-px", "1200", "--cell-arcsec", "12", "--niter", "0")
             command = ["image", sets[-1], folder / group, *options]
-            assert cli.main([str(c) for c in command]) == 0
+            assert run_step(*command) == 0
             images.append(folder / f"{group}.image.fits")
     return sets, images
 
@@ -45,7 +48,7 @@ def tiles(folder, sky, n_channels, n_times):
 def joint(output, sets, images, radius, *options):
     command = ["joint", output, "--sets", *sets, "--images", *images]
     command += ["--field", *imaging_data.tile_centre(), radius, "--threads", "2", *options]
-    assert cli.main([str(c) for c in command]) == 0
+    assert run_step(*command) == 0
     with fits.open(companion(output, "rms")) as hdus:
         noise = hdus[0].data.squeeze()
     record = json.loads(output.with_name(output.name + ".json").read_text())
@@ -62,7 +65,7 @@ def measured(image, sky, limit=0.0):
             "alpha": 0.0,
         }
     )
-    with photometry.open_planes(image) as planes:
+    with photometry_images.open_planes(image) as planes:
         return photometry.measure(planes[0], table, PhotometryOptions(pb_limit=limit))
 
 

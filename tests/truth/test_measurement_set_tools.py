@@ -17,11 +17,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from casacore.tables import table
 
-from dsa110_contimg import conversion
-from dsa110_contimg.config import ConversionOptions, FlaggingOptions
-from dsa110_contimg.telescope import stations
-from dsa110_contimg.uvh5 import write_group_file
-from rawfiles import RawGroup, meridian_icrs, write_group
+from dsa110_contimg.conversion import convert as conversion
+from dsa110_contimg.conversion.group_file import write_group_file
+from dsa110_contimg.core.options import ConversionOptions, FlaggingOptions
+from dsa110_contimg.telescope.dsa110 import stations
+from support.rawfiles import RawGroup, meridian_icrs, write_group
 
 SOURCE_OFFSET_DEG = (0.35, -0.25)
 

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from dsa110_contimg import simulation
-from truth.test_chain import run_chain
+from dsa110_contimg.simulation import season as simulation
+from support.chain import run_chain
 
 
 @pytest.fixture(scope="module")

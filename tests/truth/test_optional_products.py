@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-import imaging_data
-from dsa110_contimg.cli import main
+from support import imaging_data
+from support.steps import run_step
 
 GROUP = "20260128T213600"
 SIZE = 900  # 1.5 deg
@@ -37,7 +37,7 @@ def image(folder, sky, options, **tile):
     ).to_csv(folder / "catalog.csv", index=False)
     arguments = [str(ms), str(folder / GROUP), "--catalog", str(folder / "catalog.csv")]
     options = [*options, "--size-px", str(SIZE), "--threads", "2"]
-    assert main(["image", *arguments, *options]) == 0
+    assert run_step("image", *arguments, *options) == 0
     return json.loads((folder / f"{GROUP}.image.fits.json").read_text())
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import imaging_data
-from dsa110_contimg import photometry
-from dsa110_contimg.cli import main
-from dsa110_contimg.config import PhotometryOptions
+from dsa110_contimg.core.options import PhotometryOptions
+from dsa110_contimg.photometry import images as photometry_images
+from dsa110_contimg.photometry import measure as photometry
+from support import imaging_data
+from support.steps import run_step
 
 GROUP = "20260128T213600"
 #: The image covers all sources; phases over the tile, then of each integration, then amplitudes.
@@ -66,13 +67,13 @@ def image(folder, ms, sky, *options):
     catalog = catalog_of(sky)
     catalog.assign(flux_jy=catalog.flux_jy * wrong).to_csv(folder / "catalog.csv", index=False)
     files = [str(ms), str(prefix), "--catalog", str(folder / "catalog.csv")]
-    assert main(["image", *files, *OPTIONS, *options]) == 0
+    assert run_step("image", *files, *OPTIONS, *options) == 0
     return json.loads((folder / f"{GROUP}.image.fits.json").read_text())
 
 
 def fluxes(folder, sky):
     """Return measured over true flux of the sources that no noise disturbs."""
-    with photometry.open_planes(folder / f"{GROUP}.image.fits") as planes:
+    with photometry_images.open_planes(folder / f"{GROUP}.image.fits") as planes:
         options = PhotometryOptions(pb_limit=0.3, follow_offset=False)
         table = photometry.measure(planes[0], catalog_of(sky), options)
     table = table[(table.catalog_flux_jy > 0.3) & (table["flags"] == "")]

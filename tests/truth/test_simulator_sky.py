@@ -14,9 +14,10 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from dsa110_contimg import correlator, simulation
-from dsa110_contimg.beam import TileBeam
-from dsa110_contimg.correlator import Instrument, Source
+from dsa110_contimg.simulation import correlator
+from dsa110_contimg.simulation import season as simulation
+from dsa110_contimg.simulation.correlator import Instrument, Source
+from dsa110_contimg.telescope.beam import TileBeam
 
 pytestmark = pytest.mark.skipif(shutil.which("wsclean") is None, reason="WSClean is not installed")
 

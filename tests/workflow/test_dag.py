@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 
-from dsa110_contimg import runs
-from dsa110_contimg.products import beside
-from workflow.conftest import DagFolder
+from dsa110_contimg.core import runs
+from dsa110_contimg.core.files import beside
+from support.dag_folder import DagFolder
 
 
 @pytest.fixture(scope="module")

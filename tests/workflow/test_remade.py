@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg.products import Layout
-from workflow.conftest import DagFolder
+from dsa110_contimg.core.layout import Layout
+from support.dag_folder import DagFolder
 
 LAYOUT = Layout(Path())
 MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")

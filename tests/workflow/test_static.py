@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dsa110_contimg import planning
+from dsa110_contimg.core import code, places
+from support import REPO
+from support.steps import run_step
 
-REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-sys.path.append(str(REPO / "workflow/scripts"))
+sys.path.append(str(REPO / "tools"))
 import pin_environments  # noqa: E402
+import write_reference  # noqa: E402
 
 ENVIRONMENTS = sorted((REPO / "workflow/envs").glob("*.yaml"))
 
@@ -46,7 +48,7 @@ def test_conda_environments_are_pinned_like_the_lock_file(path):
     environment = yaml.safe_load(path.read_text())
     assert environment["channels"][0] == "conda-forge"
     assert set(environment["channels"]) <= {"conda-forge", "i4ds", "pkgw-forge"}
-    remedy = "run: ./contimg exec python workflow/scripts/pin_environments.py"
+    remedy = "run: ./contimg exec python tools/pin_environments.py"
     assert pin_environments.pinned(path.read_text()) == path.read_text(), remedy
     for tool in (d for d in environment["dependencies"] if isinstance(d, str) and d != "pip"):
         assert "=" in tool, f"{path.name}: {tool} is not pinned"
@@ -84,35 +86,66 @@ DISTRIBUTIONS = {
 }
 
 
-def third_party(module):
-    """Return the distributions that a step's own modules import."""
+def third_party(step):
+    """Return the distributions that a step's script and what it reaches import."""
+    script = places.script(step)
     names = set()
-    for name in planning._closure(module) | {"products", "config", "external", "cli"}:
-        tree = ast.parse((REPO / f"src/dsa110_contimg/{name}.py").read_text())
-        for node in ast.walk(tree):
+    reached = (places.PACKAGE.joinpath(*m.split(".")) for m in code.modules_of(script))
+    for path in (script, *(path.with_suffix(".py") for path in reached)):
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module.split(".")[0])
-    return {DISTRIBUTIONS.get(n, n) for n in names - sys.stdlib_module_names}
+    ours = {places.PACKAGE_NAME, *sys.stdlib_module_names}
+    return {DISTRIBUTIONS.get(n, n) for n in names - ours}
 
 
 def rules():
-    """Yield rule, module of its step, and environment."""
+    """Yield rule, its step, and environment."""
     for path in sorted((REPO / "workflow/rules").glob("*.smk")):
         for text in re.split(r"^rule ", path.read_text(), flags=re.M)[1:]:
             environment = re.search(r"envs/(\w+\.yaml)", text)[1]
             yield text.split(":")[0], re.search(r'code\("(\w+)"\)', text)[1], environment
 
 
-@pytest.mark.parametrize(("rule", "module", "environment"), list(rules()))
-def test_a_rules_environment_has_what_its_step_imports(rule, module, environment):
+RULES = list(rules())
+
+
+@pytest.mark.parametrize(("rule", "step", "environment"), RULES)
+def test_a_rules_environment_has_what_its_step_imports(rule, step, environment):
     content = yaml.safe_load((REPO / "workflow/envs" / environment).read_text())
     (pip,) = (d["pip"] for d in content["dependencies"] if isinstance(d, dict))
-    assert third_party(module) <= {pin.split("==")[0] for pin in pip}, rule
+    assert third_party(step) <= {pin.split("==")[0] for pin in pip}, rule
+
+
+def test_a_rule_runs_the_step_whose_code_it_names():
+    for path in (REPO / "workflow/rules").glob("*.smk"):
+        for text in re.split(r"^rule ", path.read_text(), flags=re.M)[1:]:
+            (script,) = re.findall(r"{SCRIPTS}/(\w+)\.py", text)
+            assert script == re.search(r'code\("(\w+)"\)', text)[1], text.split(":")[0]
+
+
+def test_every_step_script_has_a_rule():
+    scripts = {path.stem for path in (REPO / "workflow/scripts").glob("*.py")}
+    assert scripts == {step for _, step, _ in RULES}
+
+
+@pytest.mark.parametrize("step", sorted({step for _, step, _ in RULES}))
+def test_every_step_has_help(step, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_step(step, "--help")
+    assert stop.value.code == 0
+    assert "usage" in capsys.readouterr().out
 
 
 def test_every_module_is_described():
     text = (REPO / "docs/architecture.md").read_text()
-    modules = {path.stem for path in (REPO / "src/dsa110_contimg").glob("[a-z]*.py")}
+    modules = {p.stem for p in places.PACKAGE.glob("*/[a-z]*.py")}
     assert {name for name in modules if f"`{name}`" not in text} == set()
+
+
+@pytest.mark.parametrize("name", write_reference.DERIVED)
+def test_derived_files_are_in_step_with_the_models(name):
+    remedy = "run: ./contimg exec python tools/write_reference.py"
+    assert (REPO / name).read_text() == write_reference.DERIVED[name](), remedy

@@ -19,13 +19,13 @@ rule calibrate:
     resources:
         mem_mb=4000,
     params:
-        code=code("calibration"),
+        code=code("calibrate"),
         prefix=lambda wildcards, output: output.bandpass.removesuffix(".bcal"),
         calibrator=calibrator,
         calibrators=calibrator_table(),
         options=options("calibration"),
     shell:
-        "python -m dsa110_contimg calibrate {input.ms} {params.prefix} --calibrator {params.calibrator:q}"
+        "python {SCRIPTS}/calibrate.py {input.ms} {params.prefix} --calibrator {params.calibrator:q}"
         " {params.calibrators} --catalog {input.catalog} {params.options} > {log} 2>&1"
 
 
@@ -50,4 +50,4 @@ rule apply:
         candidates=candidate_options,
         options=options("apply"),
     shell:
-        "python -m dsa110_contimg apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/apply.py {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"

@@ -3,15 +3,25 @@ import shlex
 import sys
 from pathlib import Path
 
-SRC = Path(workflow.basedir) / "src"
+# Of this file, not of the main Snakefile: the workflow may be a module of another.
+REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+SCRIPTS = shlex.quote(str(REPOSITORY / "workflow" / "scripts"))
+SRC = REPOSITORY / "src"
 sys.path.insert(0, str(SRC))
 
-from dsa110_contimg import planning
-from dsa110_contimg.config import load_config, to_args
-from dsa110_contimg.errors import ContimgError
-from dsa110_contimg.planning import LIGHTCURVES, MOSAIC_MAPS, TILE_MAPS
-from dsa110_contimg.products import GROUP_ID, Layout, night_of
-from dsa110_contimg.recipes import optional_products
+from dsa110_contimg.core.code import step_hash
+from dsa110_contimg.core.config import load_config, to_args
+from dsa110_contimg.core.errors import ContimgError
+from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.core.times import GROUP_ID, night_of
+from dsa110_contimg.imaging.presets import optional_products
+from dsa110_contimg.operations import planning
+from dsa110_contimg.operations.targets import (
+    MOSAIC_MAPS,
+    TILE_MAPS,
+    all_targets,
+    pages,
+)
 
 planning.prepare_jobs(SRC)
 
@@ -65,9 +75,9 @@ def options(*sections):
     )
 
 
-def code(module):
+def code(step):
     """Hash of the code behind a step: its change remakes what the step made."""
-    return planning.step_hash(module)
+    return step_hash(step)
 
 
 def tables(group):
@@ -195,7 +205,7 @@ def night_products(wildcards):
 def night_pages(wildcards):
     """Pages of a night's tiles and calibrations; what was purged keeps the page that it has."""
     groups = [g for g in PLAN.groups if night_of(g) == wildcards.night]
-    return planning.pages(PLAN, LAYOUT, groups)
+    return pages(PLAN, LAYOUT, groups)
 
 
 def every_night(name):
@@ -225,4 +235,4 @@ def shown(path):
 
 def targets():
     """Every product that is kept: one that is deleted is made again."""
-    return [shown(path) for path in planning.all_targets(PLAN, LAYOUT)]
+    return [shown(path) for path in all_targets(PLAN, LAYOUT)]

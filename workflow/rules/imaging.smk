@@ -19,11 +19,11 @@ rule image:
     resources:
         mem_mb=4000,
     params:
-        code=code("imaging"),
+        code=code("image"),
         prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
         options=options("imaging", "selfcal"),
     shell:
-        "python -m dsa110_contimg image {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
+        "python {SCRIPTS}/image.py {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
         " {params.options} > {log} 2>&1"
 
 
@@ -45,5 +45,5 @@ rule tile_photometry:
         code=code("photometry"),
         options=options("photometry"),
     shell:
-        "python -m dsa110_contimg photometry {input.image} {output.table} --catalog {input.catalog}"
+        "python {SCRIPTS}/photometry.py {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"

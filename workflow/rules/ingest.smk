@@ -14,9 +14,9 @@ rule group:
     conda:
         "../envs/conversion.yaml"
     params:
-        code=code("ingest"),
+        code=code("group"),
     shell:
-        "python -m dsa110_contimg group {output.group} {input} > {log} 2>&1"
+        "python {SCRIPTS}/group.py {output.group} {input} > {log} 2>&1"
 
 
 rule convert:
@@ -34,7 +34,7 @@ rule convert:
     resources:
         mem_mb=2000,
     params:
-        code=code("conversion"),
+        code=code("convert"),
         options=options("conversion", "flagging"),
     shell:
-        "python -m dsa110_contimg convert {input} {output.ms} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/convert.py {input} {output.ms} {params.options} > {log} 2>&1"

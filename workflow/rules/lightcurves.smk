@@ -20,7 +20,7 @@ rule lightcurves:
         folder=folder_of,
         options=options("lightcurves"),
     shell:
-        "python -m dsa110_contimg lightcurves {params.folder} {input} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/lightcurves.py {params.folder} {input} {params.options} > {log} 2>&1"
 
 
 rule candidate_plots:
@@ -36,7 +36,7 @@ rule candidate_plots:
     conda:
         "../envs/science.yaml"
     params:
-        code=code("candidateplots"),
+        code=code("candidate_plots"),
         folder=folder_of,
     shell:
-        "python -m dsa110_contimg candidate-plots {params.folder} {output} > {log} 2>&1"
+        "python {SCRIPTS}/candidate_plots.py {params.folder} {output} > {log} 2>&1"

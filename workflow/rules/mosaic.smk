@@ -22,7 +22,7 @@ rule hour_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        "python -m dsa110_contimg mosaic {output.image} {input.images} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/mosaic.py {output.image} {input.images} {params.options} > {log} 2>&1"
 
 
 rule night_mosaic:
@@ -45,7 +45,7 @@ rule night_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        "python -m dsa110_contimg mosaic {output.image} {input.images} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/mosaic.py {output.image} {input.images} {params.options} > {log} 2>&1"
 
 
 rule night_photometry:
@@ -66,7 +66,7 @@ rule night_photometry:
         code=code("photometry"),
         options=options("photometry"),
     shell:
-        "python -m dsa110_contimg photometry {input.image} {output.table} --catalog {input.catalog}"
+        "python {SCRIPTS}/photometry.py {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"
 
 
@@ -90,7 +90,7 @@ rule night_blind:
         code=code("blind"),
         options=options("blind"),
     shell:
-        "python -m dsa110_contimg blind {input.image} {output.table} --catalog {input.catalog}"
+        "python {SCRIPTS}/blind.py {input.image} {output.table} --catalog {input.catalog}"
         " {params.options} > {log} 2>&1"
 
 
@@ -117,7 +117,7 @@ rule field_apply:
         candidates=candidate_options,
         options=options("apply"),
     shell:
-        "python -m dsa110_contimg apply {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/apply.py {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"
 
 
 rule field_image:
@@ -143,5 +143,5 @@ rule field_image:
         place=field_place,
         options=joint_options(),
     shell:
-        "python -m dsa110_contimg joint {output.image} --sets {input.sets} --images {input.images}"
+        "python {SCRIPTS}/joint.py {output.image} --sets {input.sets} --images {input.images}"
         " --field {params.place} --threads {threads} {params.options} > {log} 2>&1"

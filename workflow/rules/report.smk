@@ -15,10 +15,10 @@ rule tile_report:
     conda:
         "../envs/science.yaml"
     params:
-        code=code("tilereport"),
+        code=code("tile_report"),
         folder=folder_of,
     shell:
-        "python -m dsa110_contimg tile-report {params.folder} {output.page} > {log} 2>&1"
+        "python {SCRIPTS}/tile_report.py {params.folder} {output.page} > {log} 2>&1"
 
 
 rule calibration_report:
@@ -33,10 +33,10 @@ rule calibration_report:
     conda:
         "../envs/science.yaml"
     params:
-        code=code("tilereport"),
+        code=code("calibration_report"),
         folder=folder_of,
     shell:
-        "python -m dsa110_contimg calibration-report {params.folder} {output} > {log} 2>&1"
+        "python {SCRIPTS}/calibration_report.py {params.folder} {output} > {log} 2>&1"
 
 
 # A night's mosaic has thousands of megapixels; its page shows a small copy.
@@ -52,9 +52,9 @@ rule mosaic_view:
     conda:
         "../envs/science.yaml"
     params:
-        code=code("tilereport"),
+        code=code("mosaic_view"),
     shell:
-        "python -m dsa110_contimg mosaic-view {input} {output} > {log} 2>&1"
+        "python {SCRIPTS}/mosaic_view.py {input} {output} > {log} 2>&1"
 
 
 rule night_qa:
@@ -71,12 +71,12 @@ rule night_qa:
     conda:
         "../envs/science.yaml"
     params:
-        code=code("qa"),
+        code=code("night_qa"),
         folder=folder_of,
         inventory=inventory_option(),
         options=options("qa"),
     shell:
-        "python -m dsa110_contimg qa {params.folder} {output} {params.inventory}"
+        "python {SCRIPTS}/night_qa.py {params.folder} {output} {params.inventory}"
         " {params.options} > {log} 2>&1"
 
 
@@ -97,11 +97,11 @@ rule night_report:
     conda:
         "../envs/science.yaml"
     params:
-        code=code("report"),
+        code=code("night_report"),
         folder=folder_of,
         curves=lambda wildcards, input: str(Path(input.curves).parent),
     shell:
-        "python -m dsa110_contimg report {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
+        "python {SCRIPTS}/night_report.py {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
 
 
 # Snakemake deletes an output before its job begins. The index that there is to build upon is kept under
@@ -123,5 +123,5 @@ rule index:
         results=folder_of,
         kept=str(LAYOUT.results / ".index.sqlite"),
     shell:
-        "python -m dsa110_contimg index {params.results} {params.kept} > {log} 2>&1"
+        "python {SCRIPTS}/index.py {params.results} {params.kept} > {log} 2>&1"
         " && ln -s $(basename {params.kept}) {output}"

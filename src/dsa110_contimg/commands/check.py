@@ -1,0 +1,79 @@
+"""``contimg check``: environment, configuration, disk."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from importlib import metadata
+
+from .. import __version__
+from ..core.config import config_options, read_config
+from ..core.errors import ContimgError, ToolError
+from ..core.options import Config
+from ..core.programs import find_tool
+
+# check
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        prog="contimg check", description="Check environment, configuration and disk."
+    )
+    config_options(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one line for each thing a run needs; return 1 if one is missing."""
+    from ..operations import planning
+
+    problems = 0
+
+    def item(name: str, probe) -> None:
+        nonlocal problems
+        try:
+            print(f"ok       {name}: {probe()}")
+        except ContimgError as error:
+            problems += 1
+            print(f"MISSING  {name}: {error}")
+
+    print(f"contimg {__version__}, Python {sys.version.split()[0]}")
+    item("wsclean", lambda: _first_line("wsclean", "--version"))
+    item("aoflagger", lambda: _first_line("aoflagger", "--version"))
+    for package in ("snakemake", "casatasks", "casadata", "python-casacore", "pyuvdata", "astropy"):
+        item(package, lambda package=package: _version(package))
+    try:
+        config = read_config(args)
+        item("configuration", lambda: planning.check_paths(config) or "valid, paths exist")
+        item("disk", lambda: _free_space(config))
+    except ContimgError as error:
+        problems += 1
+        print(f"MISSING  configuration: {error}")
+    return int(problems > 0)
+
+
+def _first_line(tool: str, *options: str) -> str:
+    output = subprocess.run(
+        [find_tool(tool), *options], capture_output=True, text=True, timeout=60, check=False
+    )
+    lines = (output.stdout + output.stderr).strip().splitlines()
+    if not lines:
+        raise ToolError(f"{tool} prints nothing; reinstall it")
+    return lines[0]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        raise ToolError("not installed; start through ./contimg, which installs it") from None
+
+
+def _free_space(config: Config) -> str:
+    from ..operations import space
+
+    space.check_space(config)
+    path, free, _ = space.free_space(config.results)
+    return f"{free / 1e9:.0f} GB free at {path}"

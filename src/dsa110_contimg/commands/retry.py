@@ -1,0 +1,55 @@
+"""``contimg retry``: let work that was set aside be tried again."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from ..core.config import config_options, read_config
+from ..core.errors import ConfigError
+from ..core.layout import Layout
+from ..core.times import GROUP_ID, NIGHT
+from ..operations import failures
+from .shared import nights_of
+
+# retry
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        prog="contimg retry",
+        description="Let work that was set aside be tried again by the next run or tick. Closed "
+        "nights that hold some of it are opened again.",
+    )
+    parser.add_argument(
+        "targets", nargs="+", help="group ids (20260213T043210), nights (2026-02-13), or 'all'"
+    )
+    config_options(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Remove records of failures."""
+    from ..operations import closing, locking
+
+    config = read_config(args)
+    layout = Layout(config.results)
+    everything = "all" in args.targets
+    wrong = [t for t in args.targets if not re.fullmatch(f"all|{GROUP_ID}|{NIGHT}", t)]
+    if wrong:
+        raise ConfigError(f"retry: {wrong[0]!r} is neither a group nor a night nor 'all'")
+    nights = closing.nights_on_disk(layout) if everything else nights_of(args.targets)
+    found = 0
+    with locking.hold(config.results, "retry"):
+        for failure in failures.read_all(layout, nights or ()):
+            night = failure.wildcards.get("night", "")
+            if everything or {failure.what, night} & set(args.targets):
+                found += 1
+                failures.path_of(layout, failure.rule, failure.wildcards).unlink()
+                again = night and closing.reopen(layout, night)
+                print(
+                    f"{failure.rule} {failure.what}" + (f"; {night} is open again" if again else "")
+                )
+    print(f"{found} failures forgotten; the next run or tick tries again")
+    return 0

@@ -1,0 +1,128 @@
+"""``contimg run``: run the workflow on what is in the incoming folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ..core.config import read_config
+from ..core.errors import ToolError
+from ..core.files import replacing
+from ..core.layout import Layout
+from ..core.options import Config
+from ..operations import slurm
+from .shared import (
+    check_tools,
+    engine_options,
+    files_of,
+    keep_failures,
+    nights_of,
+    on_cluster,
+    say_plan,
+    snakemake,
+    snakemake_options,
+)
+
+WORKFLOW_REPORT = "workflow-report.html"
+
+
+class _RunParser(argparse.ArgumentParser):
+    """Parser that leaves what follows ``--`` to Snakemake."""
+
+    def parse_args(self, args, namespace=None):
+        args = list(args)
+        cut = args.index("--") if "--" in args else len(args)
+        namespace = super().parse_args(args[:cut], namespace)
+        namespace.snakemake = args[cut + 1 :]
+        return namespace
+
+
+def argparser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = _RunParser(
+        prog="contimg run",
+        description="Run the workflow on what is in the incoming folder.",
+        epilog="What follows -- goes to Snakemake as it is: './contimg run -- --dry-run' lists "
+        "what would be done, './contimg run -- --forcerun image' images everything again.",
+    )
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        help="group ids (20260213T043210), nights (2026-02-13) or files; default: everything",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help=f"at the end, gather pages and statistics in one file, {WORKFLOW_REPORT} in the "
+        "results folder; what could not be made is left out",
+    )
+    parser.add_argument(
+        "--recalibrate",
+        action="store_true",
+        help="choose calibrations anew, also for groups that have one; what changes is remade",
+    )
+    engine_options(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check, plan, and hand over to Snakemake."""
+    from ..core import runs
+    from ..operations import leftovers, locking, planning, space
+
+    config = read_config(args)
+    check_tools(config)
+    if args.recalibrate:
+        os.environ[planning.RECALIBRATE] = "1"
+    nights = nights_of(args.targets)
+    plan = planning.make_plan(config, nights)
+    say_plan(plan)
+    if {"-n", "--dry-run", "--dryrun"} & set(args.snakemake):
+        os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
+        return snakemake(args, *files_of(args.targets, Layout(config.results)), *args.snakemake)
+    with locking.hold(config.results, "run"):
+        leftovers.set_times_right(config)
+        space.check_space(config)
+        if on_cluster(args):
+            slurm.cancel_orphans(config.results)
+        with runs.recorded(config, "run", args.targets) as record:
+            status = record["exit_status"] = _rounds(args, config, nights, record)
+        if args.report:
+            _report(args, config)
+        return status
+
+
+def _report(args: argparse.Namespace, config: Config) -> None:
+    """Gather the pages that there are, and statistics of all jobs, in one file."""
+    out = config.results / WORKFLOW_REPORT
+    with replacing(out) as temporary:
+        if status := snakemake(args, "--report", str(temporary), "--quiet", "all"):
+            raise ToolError(f"{out}: snakemake --report ended with {status}; its message is above")
+    print(f"report: {out}", flush=True)
+
+
+def _rounds(
+    args: argparse.Namespace, config: Config, nights: list[str] | None, record: dict[str, Any]
+) -> int:
+    """Run Snakemake until all is done, or what failed is set aside, or needs more than patience."""
+    from ..operations import planning
+    from ..operations.engine import Engine
+
+    options = [*snakemake_options(args), *args.snakemake]
+    engine = Engine(config, options, cluster=on_cluster(args))
+    targets = files_of(args.targets, engine.layout)
+    while True:
+        plan = planning.make_plan(config, nights)
+        outcome = engine.make(plan, targets)
+        keep_failures(record, outcome)
+        if not outcome.status or outcome.stopped:
+            return outcome.status
+        after = planning.make_plan(config, nights)
+        lost = after.calibration.candidates != plan.calibration.candidates
+        if lost and not outcome.failed:
+            print("a calibration failed its gate; the next in line serves in its place", flush=True)
+        # Each round rules something out, or uses up one of a job's attempts: there is an end.
+        again = [f for f in outcome.failed if not f.quarantined and f.cause != "transient"]
+        if not (lost or again or after.set_aside != plan.set_aside):
+            return outcome.status

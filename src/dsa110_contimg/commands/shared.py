@@ -1,0 +1,157 @@
+"""What the commands that call Snakemake share: options, targets, what is said of a plan."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.config import config_options
+from ..core.errors import ConfigError
+from ..core.layout import Layout
+from ..core.options import Config
+from ..core.places import repository
+from ..core.programs import find_tool
+from ..core.times import GROUP_ID, NIGHT, night_of
+from ..operations import failures, slurm
+
+if TYPE_CHECKING:
+    from ..operations.engine import Outcome
+    from ..operations.planning import Plan
+
+__all__ = [
+    "engine_options",
+    "files_of",
+    "keep_failures",
+    "nights_of",
+    "on_cluster",
+    "say_plan",
+    "snakemake",
+    "snakemake_options",
+]
+
+
+#: What becomes of a failure, by its state.
+FATES = {
+    failures.RETRIED: "tried again at once",
+    failures.WAITING: "tried again",
+    failures.QUARANTINED: "set aside",
+}
+
+
+def snakemake_options(args: argparse.Namespace) -> list[str]:
+    """Return the options that hand the user's configuration, cores and profile to Snakemake."""
+    options = ["--cores", args.cores] if args.cores else []
+    if profile := _profile(args):
+        options += ["--workflow-profile", str(profile)]
+    if args.configfile:
+        options += ["--configfile", str(args.configfile)]
+    if args.config:
+        options += ["--config", *args.config]
+    return options
+
+
+def _profile(args: argparse.Namespace) -> Path | None:
+    """Return the folder of the profile that was asked for: a path, or a name of one of ours."""
+    if not args.profile:
+        return None
+    for path in (repository() / "profiles" / args.profile, Path(args.profile)):
+        if path.is_dir():
+            return path
+    ours = repository() / "profiles"
+    raise ConfigError(f"--profile: there is no folder {args.profile}, nor {args.profile} in {ours}")
+
+
+def on_cluster(args: argparse.Namespace) -> bool:
+    """Tell whether the profile that was asked for runs jobs on a cluster."""
+    profile = _profile(args)
+    return profile is not None and slurm.serves(profile)
+
+
+def snakemake(args: argparse.Namespace, *extra: str) -> int:
+    """Run Snakemake for something that makes no product; return its exit status."""
+    from ..operations import engine
+
+    sys.stdout.flush()
+    return subprocess.call([*engine.snakemake(), *extra, *snakemake_options(args)])
+
+
+def engine_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that go to Snakemake."""
+    parser.add_argument("--cores", default=None, help="cores to use (default: all)")
+    parser.add_argument(
+        "--profile",
+        default=None,
+        metavar="NAME",
+        help="where jobs run: 'slurm' for a cluster, or a folder with a Snakemake profile "
+        "(default: this machine)",
+    )
+    config_options(parser)
+
+
+def nights_of(names: list[str]) -> list[str] | None:
+    """Return the nights that targets are of; None if they are not all groups and nights."""
+    nights = set()
+    for name in names:
+        if not re.fullmatch(f"{GROUP_ID}|{NIGHT}", name):
+            return None
+        nights.add(name if re.fullmatch(NIGHT, name) else night_of(name))
+    return sorted(nights) or None
+
+
+def keep_failures(record: dict[str, Any], outcome: Outcome) -> None:
+    """Say what failed and what becomes of it, and keep it in the record of the run."""
+    for failure in (*outcome.retried, *outcome.failed):
+        record["failures"].append(
+            {key: getattr(failure, key) for key in ("rule", "what", "cause", "state", "message")}
+            | {"attempts": failure.attempts}
+        )
+        attempt = f"attempt {failure.attempts}, {FATES[failure.state]}"
+        print(f"{failure.rule} {failure.what}: {failure.message} ({failure.cause}; {attempt})")
+    sys.stdout.flush()
+
+
+def files_of(names: list[str], layout: Layout) -> list[str]:
+    """Return the files that groups and nights stand for; other names are files already."""
+    files = []
+    for name in names:
+        if re.fullmatch(GROUP_ID, name):
+            files.append(str(layout.group(name, "photometry.csv")))
+        elif re.fullmatch(NIGHT, name):
+            files.append(str(layout.night(name, "report.html")))
+        else:
+            files.append(name)
+    return files
+
+
+def say_plan(plan: Plan) -> None:
+    """Print what the inventory holds, and what will not be worked on and why."""
+    states = Counter(group.state for group in plan.inventory.groups)
+    print(
+        f"{len(plan.groups)} groups on {len({g.night for g in plan.groups.values()})} nights ("
+        + ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+        + f"); calibrators: {', '.join(sorted(set(plan.calibration.transits.values()))) or 'none'}"
+    )
+    for file in plan.inventory.rejected:
+        print(f"left out: {file['path']}: {file['reason']}")
+    for group, reason in plan.calibration.refused.items():
+        print(f"not imaged: {group}: {reason}")
+    for failure in plan.failures:
+        if failure.what in plan.set_aside:
+            print(
+                f"set aside: {failure.what}: {failure.rule}: {failure.message}; repeat it with "
+                f"'contimg retry {failure.what}'"
+            )
+    sys.stdout.flush()
+
+
+def check_tools(config: Config) -> None:
+    """Raise `ToolError` if a program that the configuration needs is not installed."""
+    if config.imaging.engine == "wsclean":
+        find_tool("wsclean")
+    if config.flagging.engine == "aoflagger":
+        find_tool("aoflagger")

@@ -1,0 +1,171 @@
+"""Read, check and document the configuration: files and command line to typed options, and back."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from .errors import ConfigError
+from .options import Config, Options
+from .places import repository
+
+
+def load_config(values: dict[str, Any]) -> Config:
+    """Validate a configuration.
+
+    Parameters
+    ----------
+    values : dict
+        What the YAML file and the command line give together.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names every wrong key, why it is wrong, and the nearest right one.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise ConfigError(f"config: {problems}") from None
+
+
+def _explain(problem: dict) -> str:
+    *section, key = (str(part) for part in problem["loc"])
+    name = ".".join([*section, key])
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg'].lower()}, got {problem['input']!r}"
+    model: type[BaseModel] = Config
+    for part in section:
+        model = model.model_fields[part].annotation
+    close = difflib.get_close_matches(key, model.model_fields, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(model.model_fields)}"
+    return f"{name}: no such key; {hint}"
+
+
+def scalar_of(annotation: Any) -> tuple[Any, bool, bool]:
+    """Return (scalar type or Literal, is it a list?, is it a dict?) of a field's annotation."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return scalar_of(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return scalar_of(next(a for a in typing.get_args(annotation) if a is not type(None)))
+    if origin in (list, tuple):
+        return scalar_of(typing.get_args(annotation)[0])[0], True, False
+    if origin is dict:
+        return str, False, True
+    return annotation, False, False
+
+
+def add_options(parser: argparse.ArgumentParser, model: type[Options]) -> None:
+    """Give a parser one option for each field of a model; defaults stay the model's."""
+    group = parser.add_argument_group("options", (model.__doc__ or "").split("\n")[0])
+    for name, info in model.model_fields.items():
+        kind, is_list, is_dict = scalar_of(info.annotation)
+        flag = "--" + name.replace("_", "-")
+        text = (info.description or "").replace("\n", " ").replace("%", "%%")
+        text += f" (default: {info.default})".replace("%", "%%")
+        common: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+        elif is_dict:
+            group.add_argument(flag, nargs="*", metavar="KEY=VALUE", **common)
+        elif typing.get_origin(kind) is Literal:
+            group.add_argument(flag, choices=typing.get_args(kind), **common)
+        else:
+            group.add_argument(
+                flag, type=kind, nargs="*" if is_list else None, metavar="VALUE", **common
+            )
+
+
+def from_args(args: argparse.Namespace, model: type[Options]) -> Any:
+    """Build a model from the options that `add_options` gave a parser."""
+    given = {k: v for k, v in vars(args).items() if k in model.model_fields}
+    for name, value in given.items():
+        if scalar_of(model.model_fields[name].annotation)[2]:
+            given[name] = dict(item.split("=", 1) for item in value)
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"--{str(p['loc'][0]).replace('_', '-')}: {p['msg'].lower()}" for p in error.errors()
+        )
+        raise ConfigError(problems) from None
+
+
+def to_args(options: Options) -> list[str]:
+    """Return the command-line options that give `options`; defaults are left out."""
+    args: list[str] = []
+    for name, info in type(options).model_fields.items():
+        value = getattr(options, name)
+        if value == info.default:
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            args.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, dict):
+            args += [flag, *(f"{k}={v}" for k, v in value.items())]
+        elif isinstance(value, list | tuple):
+            args += [flag, *map(str, value)]
+        else:
+            args += [flag, str(value)]
+    return args
+
+
+def config_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that `read_config` reads."""
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        metavar="FILE",
+        help="configuration on top of the repository's config/config.yaml",
+    )
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="single values on top of that, e.g. incoming=/data/incoming results=/data/results",
+    )
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Return the validated configuration that Snakemake will see, too."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for path in filter(None, (repository() / "config/config.yaml", args.configfile)):
+        try:
+            with open(path, encoding="utf-8") as file:
+                _merge(values, yaml.safe_load(file) or {})
+        except FileNotFoundError:
+            raise ConfigError(f"--configfile: there is no file {path}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {_in_line(error)}") from None
+    for item in args.config:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--config: {item!r} is not KEY=VALUE")
+        try:
+            _merge(values, {key: yaml.safe_load(value)})
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config: {item!r}: not valid YAML: {_in_line(error)}") from None
+    return load_config(values)
+
+
+def _in_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _merge(values: dict, more: dict) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value)
+        else:
+            values[key] = value

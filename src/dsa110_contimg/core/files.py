@@ -1,0 +1,92 @@
+"""Files and folders that come whole or not at all; temporaries whose names tell whose they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from .errors import DataError
+
+__all__ = ["beside", "owner", "remove", "replacing", "scratch", "write_text"]
+
+#: Name of this machine, as it is part of the names of temporaries.
+HOST = re.sub(r"\W", "_", socket.gethostname())
+
+
+def beside(target: str | os.PathLike, kind: Literal["tmp", "old"] = "tmp") -> Path:
+    """Return a hidden name beside a product: ``.<kind>-<process>-<host>-<name>``.
+
+    It tells whose it is, so that what killed jobs leave can be told from what others work on.
+    """
+    target = Path(target)
+    return target.with_name(f".{kind}-{os.getpid()}-{HOST}-{target.name}")
+
+
+@contextmanager
+def scratch(name: str, folder: str | os.PathLike | None = None) -> Iterator[Path]:
+    """Give a temporary folder, named as `beside` does; in the system's place for such by default.
+
+    It is removed when the block ends.
+    """
+    prefix = f"{beside(name).name}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as path:
+        yield Path(path)
+
+
+def owner(path: str | os.PathLike) -> tuple[int, str] | None:
+    """Return process and host that the name of a temporary tells; None for any other name."""
+    match = re.match(r"\.(?:tmp|old)-(\d+)-(\w+)-", Path(path).name)
+    return (int(match[1]), match[2]) if match else None
+
+
+@contextmanager
+def replacing(target: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary name beside `target`; rename it onto the target when the block succeeds.
+
+    Works for files and directories. When the block raises, the temporary is removed and what stood
+    at the target stays. The temporary's name (see `beside`) ends with the target's suffixes, for
+    tools that look at those.
+    """
+    target = Path(target).absolute()  # casacore reads a leading dot as "this folder"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = beside(target)
+    remove(temporary)
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise DataError(f"{target}: the step ended without writing it")
+        if target.is_dir() and not target.is_symlink():
+            # A directory cannot be renamed over a full one: move the old aside first.
+            old = beside(target, "old")
+            os.replace(target, old)
+            os.replace(temporary, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None:  # a write that fails does not tell where
+            error.filename = str(target)
+        raise
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all in it; nothing, if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(target: str | os.PathLike, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")

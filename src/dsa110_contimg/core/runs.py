@@ -1,0 +1,138 @@
+"""Records of the runs of the workflow: when, on what, with what, and how they ended.
+
+One small file for each run, ``results/runs/<UTC start>.json``. It is written when the run
+begins, without an end, and again when it ends: a record without an end is a run that is at work or
+was killed. A run that had nothing to do leaves none.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .files import write_text
+from .options import Config
+from .places import PACKAGE
+
+__all__ = ["EVENTS", "commit", "events", "read_runs", "recorded"]
+
+#: Environment variable that names the file to which the logger adds a line for each job that ended:
+#: JSON with `end` ("done" or "failed"), `rule`, `wildcards`, `log`, `command`, `seconds`.
+EVENTS = "CONTIMG_RUN_EVENTS"
+#: Python distributions whose versions are recorded; those of other tools are in the sidecars.
+PACKAGES = ("snakemake", "casatasks", "python-casacore", "pyuvdata", "astropy")
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout this code runs from; None for an installed package."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=PACKAGE,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@contextmanager
+def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[str, Any]]:
+    """Record a run.
+
+    Parameters
+    ----------
+    config : Config
+        Its configuration; the hash of all values is recorded.
+    command : str
+        ``run`` or ``tick``.
+    targets : list of str
+        What was asked for; empty for everything.
+
+    Yields
+    ------
+    dict
+        The record; the caller sets ``exit_status``, and may add to ``failures``. A run that stops
+        with an error keeps None.
+    """
+    start = _now()
+    record: dict[str, Any] = {
+        "run_id": f"{start:%Y%m%dT%H%M%S.%f}",
+        "command": command,
+        "targets": targets,
+        "started_utc": _text(start),
+        "ended_utc": None,
+        "exit_status": None,
+        "jobs_done": None,
+        "jobs_failed": None,
+        "failures": [],
+        "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        "git_commit": commit(),
+        "versions": _versions(),
+    }
+    path = config.results / "runs" / f"{record['run_id']}.json"
+    _write(path, record)
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "events"
+        told.touch()
+        os.environ[EVENTS] = str(told)
+        try:
+            yield record
+        finally:
+            del os.environ[EVENTS]
+            ended = Counter(event["end"] for event in _parse(told))
+            record["jobs_done"], record["jobs_failed"] = ended["done"], ended["failed"]
+            record["ended_utc"] = _text(_now())
+            if record["exit_status"] == 0 and not ended:
+                path.unlink()
+            else:
+                _write(path, record)
+
+
+def events() -> list[dict[str, Any]]:
+    """Return what the logger told of the jobs of the present run, in order of their ends."""
+    return _parse(Path(os.environ[EVENTS]))
+
+
+def _parse(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_runs(results: Path) -> list[dict[str, Any]]:
+    """Return the records of all runs, the oldest first."""
+    paths = sorted((Path(results) / "runs").glob("[0-9]*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _text(moment: dt.datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": sys.version.split()[0], "dsa110-contimg": __version__}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # what is not installed has no version
+            versions[name] = metadata.version(name)
+    return versions

@@ -1,0 +1,109 @@
+"""What every step script does: read its arguments, end in order, and tell why it failed.
+
+A script is thin: ``argparser()`` gives its arguments, ``main(args)`` makes one call into the
+package. It imports what it calls within ``main``, so that a package that cannot be imported is told
+like any other failure, and ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .errors import MARK, Stopped, cause_of, message_of, status_of
+
+__all__ = ["parser", "run", "tell"]
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def parser(step: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return a step's parser, without arguments yet; its help begins with `doc`."""
+    return argparse.ArgumentParser(
+        prog=step, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], Any],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a step.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        As `parser` returns it, with the step's arguments.
+    main : callable
+        Does the work, given the arguments.
+    argv : sequence of str, optional
+        Arguments without the program name; `sys.argv` when absent.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 to 6 as in `errors`, 130 interrupted, 143 terminated.
+    """
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, force=True)
+    try:
+        if argv is None:  # what repeats it, in the log
+            print("$ " + shlex.join(["python", *sys.argv]), flush=True)
+        with _ending_in_order():
+            main(args)
+        return 0
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (Exception, Stopped) as error:
+        tell(parser.prog, error, for_programs=not sys.stderr.isatty())
+        return status_of(error)
+
+
+def tell(name: str, error: BaseException, for_programs: bool) -> None:
+    """Say why something failed: in one line for people, and in one for the launcher.
+
+    A full disk may take the log, too: that is no reason for a second error.
+    """
+    cause, message = cause_of(error), message_of(error)
+    with contextlib.suppress(OSError, ValueError):
+        if cause == "bug":
+            traceback.print_exception(error)
+        print(f"contimg {name}: {message}", file=sys.stderr)
+        if for_programs:
+            mark = {"cause": cause, "message": message, "status": status_of(error)}
+            sys.stdout.flush()
+            print(MARK + json.dumps(mark), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let a step that is asked to end stop its programs and remove what it has not finished."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    me = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() == me:
+            raise Stopped
+        signal.signal(number, signal.SIG_DFL)  # a worker has nothing to put in order
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

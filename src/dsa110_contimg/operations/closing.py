@@ -1,0 +1,220 @@
+"""Nights that are done.
+
+A night is closed when its UTC day is over, nothing of it is still arriving, and all its products
+stand. What is to be known of it later is then in one file, ``nights/<night>/closed.json``: the plan
+leaves its groups alone, so that what a run costs does not grow with the history. Its calibrations
+still serve other nights, and its measurements go into the light curves. Data that arrive late
+re-open it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..conversion.inventory import Group
+from ..core.files import write_text
+from ..core.layout import Layout
+from ..core.times import NIGHT
+from ..telescope.dsa110 import TILE_S
+from .failures import describe
+
+__all__ = [
+    "READY",
+    "ClosedNight",
+    "closed_nights",
+    "is_news",
+    "is_over",
+    "nights_on_disk",
+    "open_nights",
+    "path_of",
+    "purged_groups",
+    "read",
+    "reopen",
+    "summary",
+    "write",
+]
+
+#: States of a group that is worked on.
+READY = ("complete", "degraded")
+
+
+@dataclass(frozen=True)
+class ClosedNight:
+    """What is kept of a closed night.
+
+    Attributes
+    ----------
+    night : str
+        UTC day.
+    closed_utc : str
+        When it was closed.
+    groups : dict of str to str
+        Group id to a digest of what there was of it.
+    solutions : list of dict
+        Calibrations: ``group`` (the inventory's entry), ``calibrator`` and ``verdict``.
+    refused : list of dict
+        Inventory's entries of groups that no calibration could serve.
+    quarantined : list of str
+        Groups that were set aside.
+    tiles : int
+        Tiles that were made.
+    """
+
+    night: str
+    closed_utc: str
+    groups: dict[str, str]
+    solutions: list[dict] = field(default_factory=list)
+    refused: list[dict] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+    tiles: int = 0
+
+
+def path_of(layout: Layout, night: str) -> Path:
+    """Return where the record of a closed night is."""
+    return layout.night(night, "closed.json")
+
+
+def nights_on_disk(layout: Layout) -> list[str]:
+    """Return the nights that have a folder, in order of time."""
+    try:
+        names = [path.name for path in (layout.results / "nights").iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if re.fullmatch(NIGHT, name))
+
+
+def closed_nights(layout: Layout) -> list[str]:
+    """Return the closed nights, in order of time."""
+    return [night for night in nights_on_disk(layout) if path_of(layout, night).is_file()]
+
+
+def open_nights(layout: Layout) -> list[str]:
+    """Return the nights with a folder that are not closed, in order of time."""
+    return [night for night in nights_on_disk(layout) if not path_of(layout, night).is_file()]
+
+
+def read(layout: Layout, night: str) -> ClosedNight | None:
+    """Return what is kept of a night; None if it is open, or its record cannot be read."""
+    try:
+        return ClosedNight(**json.loads(path_of(layout, night).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def write(layout: Layout, closed: ClosedNight) -> None:
+    """Close a night."""
+    text = json.dumps(asdict(closed), indent=1) + "\n"
+    write_text(path_of(layout, closed.night), text)
+
+
+def reopen(layout: Layout, night: str) -> bool:
+    """Open a night again; tell whether it was closed."""
+    path = path_of(layout, night)
+    was_closed = path.is_file()
+    path.unlink(missing_ok=True)
+    return was_closed
+
+
+def is_over(night: str, now: float, grace_s: float) -> bool:
+    """Tell whether a night's UTC day is over, and its last tile had time to arrive.
+
+    Parameters
+    ----------
+    night : str
+        UTC day.
+    now : float
+        Time to judge by, seconds since 1970.
+    grace_s : float
+        How long after the end of the day's last tile its files may take to arrive, s.
+    """
+    midnight = dt.datetime.fromisoformat(night).replace(tzinfo=dt.UTC) + dt.timedelta(days=1)
+    return now >= midnight.timestamp() + TILE_S + grace_s
+
+
+def digest(group: Group, is_tile: bool) -> str:
+    """Return number and digest of a group's files.
+
+    Their names count; where no tile was made, size and time of modification do, too: the same file
+    may come again, whole. The folder does not count: raw files may move.
+    """
+    paths = group.files.values()
+    found = [os.path.basename(path) if is_tile else _describe(path) for path in paths]
+    text = "\n".join([group.state, *sorted(found)])
+    kind = "tile" if is_tile else "none"
+    return f"{len(found)}:{kind}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+def _describe(path: str) -> str:
+    return describe(path).removeprefix(os.path.dirname(path))
+
+
+def summary(
+    night: str,
+    groups: Iterable[Group],
+    made: Iterable[str],
+    solutions: list[dict],
+    refused: Mapping[str, Any],
+    quarantined: Iterable[str],
+) -> ClosedNight:
+    """Return what is to be kept of a night.
+
+    Parameters
+    ----------
+    night : str
+        UTC day.
+    groups : iterable of Group
+        All groups of the night.
+    made : iterable of str
+        Those that became tiles.
+    solutions : list of dict
+        See `ClosedNight`.
+    refused : mapping
+        Ids of groups that no calibration could serve.
+    quarantined : iterable of str
+        Groups that were set aside.
+    """
+    made = set(made)
+    groups = list(groups)
+    return ClosedNight(
+        night=night,
+        closed_utc=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        groups={g.id: digest(g, g.id in made) for g in groups},
+        solutions=solutions,
+        refused=[asdict(g) for g in groups if g.id in refused],
+        quarantined=sorted(quarantined),
+        tiles=len(made),
+    )
+
+
+def purged_groups(layout: Layout, night: str) -> set[str]:
+    """Return the groups of a night whose data were purged; what was made of them stays.
+
+    ``nights/<night>/purged.json`` has them as keys of ``groups``.
+    """
+    try:
+        text = layout.night(night, "purged.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return set()
+    return set(json.loads(text)["groups"])
+
+
+def is_news(closed: ClosedNight, group: Group) -> bool:
+    """Tell whether a group in the incoming folder is more than a closed night knows.
+
+    One that has lost raw files is none: they are purged when they have served.
+    """
+    known = closed.groups.get(group.id)
+    if known is None:
+        return True
+    number, kind, _ = known.split(":")
+    if group.state not in READY or len(group.files) < int(number):
+        return False
+    return known != digest(group, kind == "tile")

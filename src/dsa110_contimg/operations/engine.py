@@ -1,0 +1,170 @@
+"""Call Snakemake, and turn what failed into states.
+
+Only the holder of a results folder calls it (`locking.hold`), within a recorded run
+(`runs.recorded`): the logger tells which jobs ended how.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..core import runs
+from ..core.layout import Layout
+from ..core.options import Config
+from ..core.places import repository
+from . import failures, planning, slurm
+from .failures import Failure
+from .planning import Plan
+
+__all__ = ["Engine", "Outcome", "snakemake"]
+
+
+def snakemake() -> list[str]:
+    """Return the command that calls Snakemake on this workflow."""
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(repository() / "Snakefile")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of Snakemake ended.
+
+    Attributes
+    ----------
+    status : int
+        Snakemake's exit status; 0 when the time budget ended it and nothing had failed.
+    failed : list of Failure
+        What failed, in its new state.
+    retried : list of Failure
+        Attempts that failed, after which another was made at once.
+    stopped : bool
+        Whether it was asked to end before its work was done.
+    """
+
+    status: int
+    failed: list[Failure] = field(default_factory=list)
+    retried: list[Failure] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass
+class Engine:
+    """Snakemake, as one run uses it.
+
+    Attributes
+    ----------
+    config : Config
+        The validated configuration.
+    options : sequence of str
+        Options of Snakemake for every call (configuration, cores, profile).
+    deadline : float
+        Monotonic time after which no further job begins, s.
+    cluster : bool
+        Whether jobs go to SLURM.
+    """
+
+    config: Config
+    options: Sequence[str]
+    deadline: float = float("inf")
+    cluster: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Names of the products."""
+        return Layout(self.config.results)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() >= self.deadline
+
+    def make(self, plan: Plan, targets: Collection[str]) -> Outcome:
+        """Make some products of a plan; record what fails, and forget failures that are past.
+
+        Parameters
+        ----------
+        plan : Plan
+            The plan; Snakemake works on its inventory and nights.
+        targets : collection of str
+            Products and further options; all products when empty.
+        """
+        options = [*self.options, "--logger", "contimg"]
+        if self.cluster:
+            slurm.cancel_orphans(self.config.results)
+            options += slurm.options(self.config.results)
+        unlock(self.config.results)
+        frozen = planning.freeze(plan, self.layout)
+        seen = len(runs.events())
+        # Targets come before options: some of Snakemake's options take any number of words.
+        status, stopped = self._call([*targets, *options], frozen)
+        events = runs.events()[seen:]
+        for event in events:
+            if event["end"] == "done":
+                failures.clear(self.layout, event)
+        if stopped and not self.out_of_time:
+            return Outcome(status, stopped=stopped)  # jobs that were interrupted did not fail
+        failed = [
+            failures.note(
+                self.layout,
+                event,
+                planning.fingerprint(
+                    self.config, plan.groups, event["wildcards"], event.get("command", "")
+                ),
+            )
+            for event in failures.told(events)
+        ]
+        if stopped and not failed:
+            status = 0  # what is left is for the next run
+        return Outcome(status, failed, failures.retried(events), stopped)
+
+    def _call(self, arguments: Sequence[str], frozen: Path) -> tuple[int, bool]:
+        """Run Snakemake; return its exit status and whether it was asked to end.
+
+        At the deadline, and when this process is asked to end, Snakemake is: it starts no further
+        job and waits for those at work.
+        """
+        sys.stdout.flush()
+        env = {**os.environ, planning.FROZEN: str(frozen)}
+        process = subprocess.Popen([*snakemake(), *arguments], env=env)
+        asked = False
+
+        def stop(*_):
+            nonlocal asked
+            asked = True
+            process.terminate()
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            return process.wait(_seconds(self.deadline)), asked
+        except subprocess.TimeoutExpired:
+            print("time budget spent: jobs at work end, no further one begins", flush=True)
+            stop()
+            return process.wait(), asked
+        except KeyboardInterrupt:  # the terminal has told Snakemake, too
+            return process.wait(), True
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _seconds(deadline: float) -> float | None:
+    return None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+
+
+def unlock(results: Path) -> None:
+    """Remove the locks of a killed Snakemake on files of a results folder.
+
+    Only the holder of the folder may do so. Locks on other results folders, which someone else may
+    hold from the same working folder, stay.
+    """
+    below = str(results) + os.sep
+    for lock in Path(".snakemake/locks").glob("*.lock"):
+        with suppress(FileNotFoundError):  # another Snakemake's, which ended
+            if any(line.startswith(below) for line in lock.read_text().splitlines()):
+                lock.unlink()

@@ -1,0 +1,348 @@
+"""Failures as states: what failed, why, how often, and whether it will be tried again.
+
+A job that fails leaves one small record beside the products it would have made. The next runs try
+it again as often as its cause deserves (`RETRIES`), then set it aside: a group, night or step in
+quarantine is left out of the plan, so that the rest goes on without it. A record is void, and the
+work is tried again, when anything it may have failed for has changed: the raw files, the
+configuration, this software, the programs it calls. ``contimg retry`` removes it by hand.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..core.code import run_hash
+from ..core.errors import MARK, trouble_in
+from ..core.files import write_text
+from ..core.layout import Layout
+from ..core.options import Config
+
+__all__ = [
+    "RETRIES",
+    "Failure",
+    "classify",
+    "clear",
+    "describe",
+    "fingerprint",
+    "holds",
+    "may_pass",
+    "note",
+    "path_of",
+    "read",
+    "read_all",
+    "retried",
+    "told",
+]
+
+#: How often a job is tried again, by the cause of its failure. ``transient``: disk, network, an
+#: absent program; ``compute``: a program that crashed, hung, or ran out of memory; ``data``: the
+#: input cannot be used; ``config``: a wrong option; ``bug``: an error nobody foresaw.
+RETRIES = {"transient": 3, "compute": 2, "data": 0, "config": 0, "bug": 2}
+#: A transient failure in quarantine is tried once more after this time, s.
+RELEASE_S = 3600.0
+#: How long a night stays open for a transient failure before it closes without what failed, s.
+HOPE_S = 86400.0
+#: Sections of the configuration that no job depends on.
+UNATTENDED = {"operations", "retention", "alerts"}
+#: Programs whose change voids a record.
+TOOLS = ("wsclean", "aoflagger")
+
+#: The step in the command of a job.
+_STEP = re.compile(r"workflow/scripts/(\w+)\.py\b")
+
+WAITING, QUARANTINED = "waiting", "quarantined"
+#: State of an attempt that failed, after which the same run made another.
+RETRIED = "retried"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed piece of work.
+
+    Attributes
+    ----------
+    rule : str
+        Rule of the job.
+    wildcards : dict of str to str
+        Its ``group``, ``night``, ``hour``, as far as it has them.
+    cause : {"transient", "compute", "data", "config", "bug"}
+        See `RETRIES`.
+    state : {"waiting", "quarantined", "retried"}
+        Whether it will be tried again by itself, or was within the same run.
+    message : str
+        What happened, in one line.
+    log : str
+        Path of the job's log.
+    command : str
+        What repeats the job.
+    attempts : int
+        How often it failed.
+    first_utc, last_utc : str
+        When it failed first and last.
+    fingerprint : str
+        Of all it may have failed for; see `fingerprint`.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    cause: str
+    state: str
+    message: str
+    log: str
+    command: str
+    attempts: int
+    first_utc: str
+    last_utc: str
+    fingerprint: str = field(default="", repr=False)
+
+    @property
+    def what(self) -> str:
+        """The group, the night or the step that failed, for people."""
+        return self.wildcards.get("group") or self.wildcards.get("night") or self.rule
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether it is set aside."""
+        return self.state == QUARANTINED
+
+
+def path_of(layout: Layout, rule: str, wildcards: Mapping[str, str]) -> Path:
+    """Return where the record of a failure is.
+
+    A calibrator's group has two: a solution that cannot be made does not keep the group from
+    becoming a tile with another one.
+    """
+    if group := wildcards.get("group"):
+        name = "failure.calibrate.json" if rule == "calibrate" else "failure.json"
+        return layout.group(group) / name
+    if night := wildcards.get("night"):
+        return layout.night(night, "failure.json")
+    return layout.results / "failure.json"
+
+
+def read(path: Path) -> Failure | None:
+    """Return a record, or None where there is none that can be read."""
+    try:
+        return Failure(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # absent, not ours, or of another version: the work is simply tried again
+
+
+def read_all(layout: Layout, nights: Iterable[str]) -> list[Failure]:
+    """Return the failures of some nights and those of all nights together, in order of name.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of the results folder.
+    nights : iterable of str
+        Nights to look into.
+    """
+    paths = [layout.results / "failure.json"]
+    for night in sorted(nights):
+        paths.append(layout.night(night, "failure.json"))
+        paths += sorted(layout.night(night, "groups").glob("*/failure*.json"))
+    return [failure for path in paths if (failure := read(path))]
+
+
+def fingerprint(config: Config, command: str, files: Iterable[str] = ()) -> str:
+    """Return a hash of what a job may fail for.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    command : str
+        What repeats the job: it names the step whose code counts, with all that this reaches.
+    files : iterable of str
+        Raw files of the group; size and time of modification count.
+    """
+    digest = hashlib.blake2b(config.model_dump_json(exclude=UNATTENDED).encode(), digest_size=12)
+    step = _STEP.search(command)
+    digest.update(run_hash(step[1] if step else None).encode())
+    tools = (path for tool in TOOLS if (path := shutil.which(tool)))
+    digest.update("\n".join(map(describe, (*sorted(files), *tools))).encode())
+    return digest.hexdigest()
+
+
+def describe(path: str) -> str:
+    """Return a line that changes when a file does: path, size, time of modification, mode."""
+    try:
+        stat = Path(path).stat()
+        return f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_mode:o}"
+    except OSError:
+        return f"{path} absent"
+
+
+def holds(failure: Failure, current: str, now: dt.datetime | None = None) -> bool:
+    """Tell whether a failure still keeps its work from being tried.
+
+    Parameters
+    ----------
+    failure : Failure
+        The record.
+    current : str
+        `fingerprint` of the same work now.
+    now : datetime, optional
+        Time to judge by.
+    """
+    if not failure.quarantined or failure.fingerprint != current:
+        return False
+    if failure.cause != "transient":
+        return True
+    age_s = ((now or _now()) - dt.datetime.fromisoformat(failure.last_utc)).total_seconds()
+    # A clock that went back must not keep it away for longer.
+    return 0 <= age_s < RELEASE_S
+
+
+def may_pass(failure: Failure, now: dt.datetime | None = None) -> bool:
+    """Tell whether a failure is transient and so young that its night should wait for it.
+
+    Parameters
+    ----------
+    failure : Failure
+        The record.
+    now : datetime, optional
+        Time to judge by.
+    """
+    age_s = ((now or _now()) - dt.datetime.fromisoformat(failure.first_utc)).total_seconds()
+    return failure.cause == "transient" and age_s < HOPE_S
+
+
+def note(layout: Layout, event: Mapping[str, Any], current: str) -> Failure:
+    """Record one failed job; return its new state.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of the results folder.
+    event : mapping
+        ``rule``, ``wildcards``, ``log``, ``command`` and ``attempt`` of the job, and why a cluster
+        killed it (``kill``), from the logger.
+    current : str
+        `fingerprint` of the work.
+    """
+    path = path_of(layout, event["rule"], event["wildcards"])
+    failure = _failure(event, current)
+    before = read(path)
+    if before and before.fingerprint == current and before.cause == failure.cause:
+        failure = replace(
+            failure, first_utc=before.first_utc, attempts=before.attempts + failure.attempts
+        )
+    if failure.attempts > RETRIES[failure.cause]:
+        failure = replace(failure, state=QUARANTINED)
+    write_text(path, json.dumps(asdict(failure), indent=1) + "\n")
+    return failure
+
+
+def _failure(event: Mapping[str, Any], current: str) -> Failure:
+    if kill := event.get("kill"):
+        cause, message = kill["cause"], kill["message"]
+    else:
+        cause, message = classify(event.get("log", ""))
+    now = f"{_now():%Y-%m-%dT%H:%M:%S+00:00}"
+    return Failure(
+        rule=event["rule"],
+        wildcards=dict(event["wildcards"]),
+        cause=cause,
+        state=WAITING,
+        message=message,
+        log=event.get("log", ""),
+        command=event.get("command", ""),
+        attempts=event.get("attempt", 1),
+        first_utc=now,
+        last_utc=now,
+        fingerprint=current,
+    )
+
+
+def clear(layout: Layout, event: Mapping[str, Any]) -> None:
+    """Remove the record of a job that has succeeded now."""
+    path = path_of(layout, event["rule"], event["wildcards"])
+    if (failure := read(path)) and failure.rule == event["rule"]:
+        path.unlink(missing_ok=True)
+
+
+def told(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the failed jobs among the events of a run, one for each record.
+
+    A job that failed and succeeded when it was tried again has not failed. Of several in one place
+    the one whose log tells a cause counts.
+    """
+    chosen: dict[Path, Mapping[str, Any]] = {}
+    for event in {_job(event): event for event in events}.values():
+        if event["end"] != "failed":
+            continue
+        record = path_of(Layout(Path()), event["rule"], event["wildcards"])
+        if record not in chosen or (_marked(event) and not _marked(chosen[record])):
+            chosen[record] = event
+    return list(chosen.values())
+
+
+def retried(events: Sequence[Mapping[str, Any]]) -> list[Failure]:
+    """Return the attempts of a run that failed and were followed by another; none is recorded."""
+    last = {_job(event): index for index, event in enumerate(events)}
+    return [
+        replace(_failure(event, ""), state=RETRIED)
+        for index, event in enumerate(events)
+        if event["end"] == "failed" and index < last[_job(event)]
+    ]
+
+
+def _job(event: Mapping[str, Any]) -> tuple:
+    return event["rule"], *sorted(event["wildcards"].items())
+
+
+def _marked(event: Mapping[str, Any]) -> bool:
+    return _mark(_lines(event.get("log", ""))) is not None
+
+
+def classify(log: str) -> tuple[str, str]:
+    """Return cause and message of a failed job, from its log.
+
+    A step that fails writes both itself. A log without them is that of a step that was killed, that
+    never began, or whose programs ended it with their own last words.
+    """
+    lines = _lines(log)
+    if (mark := _mark(lines)) and mark.get("cause") in RETRIES:
+        return mark["cause"], " ".join(str(mark.get("message", "")).split())
+    words = [line.strip()[:200] for line in reversed(lines) if line.strip()]
+    for line in words:
+        if trouble := trouble_in(line):
+            return trouble.cause, f"{trouble.what} ({line}); {trouble.remedy}"
+    if words:
+        killed = "killed, perhaps for lack of memory or time; its last words"
+        return "compute", f"{killed}: {words[0]}"
+    if log and os.path.exists(log):
+        return "compute", "killed before it said a word, perhaps for lack of memory"
+    return "transient", "the job left no log: it never began, or could not write"
+
+
+def _lines(log: str) -> list[str]:
+    try:
+        return Path(log).read_text(errors="replace").splitlines()[-50:] if log else []
+    except OSError:
+        return []
+
+
+def _mark(lines: Sequence[str]) -> dict | None:
+    for line in reversed(lines):
+        if line.startswith(MARK):
+            try:
+                return json.loads(line.removeprefix(MARK))
+            except ValueError:
+                return None
+    return None
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,124 @@
+"""What killed jobs left behind, and products that a wrong clock dated."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..core.files import HOST, owner, remove
+from ..core.layout import Layout
+from ..core.options import Config
+from . import closing
+
+__all__ = ["remove_stale", "set_times_right", "stale"]
+
+#: Age at which a temporary is nobody's, whoever its name says is at work on it, s.
+STALE_S = 86400.0
+
+
+# --- what killed jobs left ------------------------------------------------------------------------
+
+
+def stale(
+    config: Config, nights: Iterable[str] | None = None, now: float | None = None
+) -> list[Path]:
+    """Return temporaries that no job is at work on, and what was being deleted.
+
+    They lie in the results folder, in the incoming one (raw files that were being deleted), in the
+    system's folder of temporaries and in the scratch folder of the conversion.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    nights : iterable of str, optional
+        Nights to look into; otherwise the whole results folder is searched.
+    now : float, optional
+        Time to judge by, seconds since 1970.
+    """
+    now = time.time() if now is None else now
+    found = [*Path(tempfile.gettempdir()).glob(".tmp-*")]
+    found += config.incoming.glob(".old-*")
+    if config.conversion.scratch is not None:
+        found += config.conversion.scratch.glob(".tmp-*")
+    layout = Layout(config.results)
+    folders, places = [layout.results], "**/"
+    if nights is not None:
+        folders, places = [layout.results, layout.results / "runs", layout.lightcurves()], ""
+        for night in nights:
+            folders += [layout.night(night), *layout.night(night, "groups").glob("*")]
+    for folder in folders:
+        for kind in (".tmp-*", ".old-*"):
+            found += folder.glob(places + kind)
+    return sorted(path for path in found if _is_stale(path, now))
+
+
+def _is_stale(path: Path, now: float) -> bool:
+    """Tell whether the process that a temporary's name tells is gone, or it is too old anyway."""
+    if (who := owner(path)) is None:
+        return False
+    process, host = who
+    if host == HOST and not Path(f"/proc/{process}").exists():
+        return True
+    return now - _newest(path) > STALE_S
+
+
+def _newest(path: Path) -> float:
+    """Return when anything in a temporary changed last; now, if it is gone meanwhile."""
+    try:
+        times = [path.lstat().st_mtime]
+        if path.is_dir() and not path.is_symlink():
+            times += [_newest(Path(entry.path)) for entry in os.scandir(path)]
+        return max(times)
+    except FileNotFoundError:
+        return time.time()
+
+
+def remove_stale(config: Config, nights: Iterable[str] | None = None) -> list[Path]:
+    """Delete what `stale` finds, and return it."""
+    found = stale(config, nights)
+    for path in found:
+        remove(path)
+    return found
+
+
+def set_times_right(config: Config, now: float | None = None) -> int:
+    """Date products that a clock once ahead dated in the future to now; return how many there were.
+
+    To Snakemake an input from the future is newer than all that is made of it. Whether there are
+    any is told by the folder of the records of runs, to which every run writes when it ends.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    now : float, optional
+        The present, seconds since 1970.
+    """
+    now = time.time() if now is None else now
+    layout = Layout(config.results)
+    records = layout.results / "runs"
+    if not _is_ahead(records, now):
+        return 0
+    places = [records, layout.lightcurves()]
+    for night in closing.nights_on_disk(layout):
+        if (closed := closing.path_of(layout, night)).is_file() and not _is_ahead(closed, now):
+            continue
+        places.append(layout.night(night))
+    paths = [path for path in layout.results.iterdir() if path.is_file()]
+    for place in places:
+        paths += [place, *place.rglob("*")]
+    ahead = [path for path in paths if _is_ahead(path, now)]
+    for path in ahead:
+        os.utime(path, (now, now), follow_symlinks=False)
+    return len(ahead)
+
+
+def _is_ahead(path: Path, now: float) -> bool:
+    try:
+        return path.lstat().st_mtime > now + 1.0
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,334 @@
+"""How the pipeline is, as a snapshot.
+
+A snapshot looks at open nights only; closed ones cost one listing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import logging
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DataError
+from ..core.layout import Layout
+from ..core.options import Config
+from ..core.sidecar import read_sidecar, sidecar_path
+from ..core.times import duration, group_mjd, unix_of_mjd, unix_of_utc, utc_of_unix
+from ..telescope.dsa110 import TILE_S
+from . import closing, locking, planning, space
+from .alert_state import load
+from .planning import Plan
+
+__all__ = ["empty", "render", "snapshot"]
+
+log = logging.getLogger(__name__)
+
+
+#: State of a group's work by the last of these products that exists.
+STAGES = {
+    "photometry.csv": "measured",
+    "image.fits": "imaged",
+    "ms": "converted",
+    "hdf5": "grouped",
+}
+
+
+#: States of groups that still have to be worked on.
+QUEUED = ("ready", "grouped", "converted", "imaged", "waiting")
+
+
+STATES = ("collecting", "incomplete", *QUEUED, "measured", "refused", "quarantined")
+
+
+#: Closed nights, from the last on, in which a calibration is looked for.
+NIGHTS_BACK = 31
+
+
+_HOUR_S = 3600.0
+
+
+# --- snapshot -------------------------------------------------------------------------------------
+
+
+def snapshot(config: Config, plan: Plan | None = None, now: float | None = None) -> dict[str, Any]:
+    """Return the state of the pipeline, as JSON takes it.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    plan : Plan, optional
+        The present plan; made if it is not given.
+    now : float, optional
+        Time to judge by, seconds since 1970.
+
+    Returns
+    -------
+    dict
+        ``schema``, ``time_utc``, ``host``, ``results``; ``groups``: number of groups of open nights
+        by state; ``group_list``: these groups; ``queue``: tiles still to be made; ``nights``: open
+        ones, number of closed ones;
+        ``last_data``, ``last_calibration``, ``last_tick``, ``last_product``: ``time_utc`` and
+        ``age_s`` (and ``group``), or None; ``calibration_age_at_last_data_s``; ``failures``;
+        ``running``: who else holds the results folder; ``disks``; ``tiles_last_hour`` and
+        ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left out; ``trouble``: why
+        there is no more than this, else None.
+    """
+    now = time.time() if now is None else now
+    layout = Layout(config.results)
+    plan = planning.make_plan(config) if plan is None else plan
+    groups = _groups(plan, layout)
+    closed = closing.closed_nights(layout)
+    measured = [g["measured"] for g in groups if g["measured"]]
+    measured += _recently_closed(layout, closed, now)
+    tiles = sum(0 <= now - moment < _HOUR_S for moment in measured)
+    last_data = _last_data(plan, layout, closed)
+    last_calibration = _last_calibration(plan, layout, closed)
+    last_product = _last_product(plan, layout, closed)
+    states = Counter(g["state"] for g in groups)
+    listed = ("id", "night", "state", "subbands", "dec_app_deg", "notes")
+    return empty(config, now) | {
+        "nights": {"open": list(plan.nights), "closed": len(closed)},
+        "groups": {state: states[state] for state in STATES},
+        "group_list": [{key: g[key] for key in listed} for g in groups],
+        "queue": sum(states[state] for state in QUEUED),
+        "last_data": _event(last_data, now),
+        "last_calibration": _event(last_calibration, now),
+        "calibration_age_at_last_data_s": (
+            round(last_data[1] - last_calibration[1]) if last_data and last_calibration else None
+        ),
+        "last_product": _event(("", last_product) if last_product else None, now),
+        "failures": [
+            {key: value for key, value in asdict(f).items() if key != "fingerprint"}
+            | {"what": f.what}
+            for f in plan.failures
+        ],
+        "tiles_last_hour": tiles,
+        "realtime_ratio": round(tiles * TILE_S / _HOUR_S, 3),
+        "jobs_last_hour": _jobs(config.results, now),
+        "rejected": list(plan.inventory.rejected),
+    }
+
+
+def empty(config: Config, now: float) -> dict[str, Any]:
+    """Return a snapshot without anything that needs a plan."""
+    return {
+        "schema": 1,
+        "time_utc": utc_of_unix(now),
+        "host": socket.gethostname(),
+        "results": str(config.results.absolute()),
+        "trouble": None,
+        "nights": {"open": [], "closed": 0},
+        "groups": dict.fromkeys(STATES, 0),
+        "group_list": [],
+        "queue": 0,
+        "last_data": None,
+        "last_calibration": None,
+        "calibration_age_at_last_data_s": None,
+        "last_product": None,
+        "last_tick": _event(("", tick) if (tick := load(config).get("last_tick")) else None, now),
+        "running": _running(config.results),
+        "failures": [],
+        "disks": _disks(config),
+        "tiles_last_hour": 0,
+        "realtime_ratio": 0.0,
+        "jobs_last_hour": {"done": 0, "failed": 0},
+        "rejected": [],
+    }
+
+
+def _groups(plan: Plan, layout: Layout) -> list[dict[str, Any]]:
+    """Return state, remarks and times of each group of the nights that are worked on."""
+    known = {g.id: g for g in plan.inventory.groups if g.night in plan.nights} | plan.groups
+    failing = {f.what: f for f in plan.failures if f.rule != "calibrate"}
+    unsolved = {f.what: f for f in plan.failures if f.rule == "calibrate"}
+    found = []
+    for name, group in sorted(known.items()):
+        times = {s: t for kind, s in STAGES.items() if (t := _mtime(layout.group(name, kind)))}
+        notes = list(group.reasons)
+        if calibrator := plan.calibration.transits.get(name):
+            notes.append(f"transit of {calibrator}")
+        if refused := plan.calibration.refused.get(name):
+            notes.append(refused)
+        for failure in (failing.get(name), unsolved.get(name)):
+            if failure is not None:
+                notes.append(f"{failure.rule}: {failure.message}")
+        if name in plan.set_aside:
+            state = "quarantined"
+        elif name in failing:
+            state = "waiting"
+        elif group.state == "collecting":
+            state = "collecting"
+        elif group.state == "failed" and name not in plan.groups:
+            state = "incomplete"
+        elif refused and "measured" not in times:
+            state = "refused"
+        else:
+            state = next(iter(times), "ready")
+        found.append(
+            {
+                "id": name,
+                "night": group.night,
+                "state": state,
+                "subbands": len(group.files),
+                "dec_app_deg": group.dec_app_deg,
+                "notes": notes,
+                "measured": times.get("measured"),
+            }
+        )
+    return found
+
+
+def _mtime(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _recently_closed(layout: Layout, closed: Collection[str], now: float) -> list[float]:
+    """Return when the tiles were measured of nights that were closed within the last hour."""
+    times = []
+    for night in sorted(closed)[-NIGHTS_BACK:]:
+        moment = _mtime(layout.night(night, "closed.json"))
+        if moment is not None and now - moment < _HOUR_S:
+            tables = layout.night(night, "groups").glob("*/*.photometry.csv")
+            times += [t for path in tables if (t := _mtime(path))]
+    return times
+
+
+def _last_product(plan: Plan, layout: Layout, closed: Collection[str]) -> float | None:
+    """Return when a product was made last: then its folder changed."""
+    folders = [layout.lightcurves(), layout.results / "index.sqlite"]
+    for night in (*plan.nights, *sorted(closed)[-1:]):
+        folders.append(layout.night(night))
+    folders += [layout.group(group) for group in plan.groups]
+    return max(filter(None, map(_mtime, folders)), default=None)
+
+
+def _last_data(plan: Plan, layout: Layout, closed: Collection[str]) -> tuple[str, float] | None:
+    """Return the last group that there are data of, and when they end."""
+    groups = {g.id: g for g in plan.inventory.groups if g.files} | plan.groups
+    ends = [(g.id, unix_of_mjd(g.start_mjd) + g.duration_s) for g in groups.values()]
+    for night in sorted(closed, reverse=True)[:1]:
+        if record := closing.read(layout, night):
+            ends += [(name, unix_of_mjd(group_mjd(name)) + TILE_S) for name in record.groups]
+    return max(ends, key=lambda end: end[1], default=None)
+
+
+def _last_calibration(
+    plan: Plan, layout: Layout, closed: Collection[str]
+) -> tuple[str, float] | None:
+    """Return the last group that a good calibration was solved on, and when its data end."""
+    solved = []
+    for name in plan.calibration.transits:
+        table = layout.group(name, "bcal")
+        with contextlib.suppress(DataError):
+            if sidecar_path(table).is_file() and read_sidecar(table)["verdict"] != "fail":
+                solved.append(name)
+    for night in sorted(closed, reverse=True)[:NIGHTS_BACK]:
+        if solved:
+            break
+        if record := closing.read(layout, night):
+            solved += [s["group"]["id"] for s in record.solutions if s["verdict"] != "fail"]
+    return max(((name, unix_of_mjd(group_mjd(name)) + TILE_S) for name in solved), default=None)
+
+
+def _event(event: tuple[str, float] | None, now: float) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    name, moment = event
+    told = {"time_utc": utc_of_unix(moment), "age_s": round(now - moment)}
+    return {"group": name} | told if name else told
+
+
+def _running(results: Path) -> dict[str, Any] | None:
+    """Return who else holds the results folder: ``command``, ``pid``, ``host``, ``since_utc``."""
+    who = None if locking.held(results) else locking.holder(results)
+    if who is None:
+        return None
+    return {key: who[key] for key in ("command", "pid", "host")} | {
+        "since_utc": utc_of_unix(who["since"])
+    }
+
+
+def _disks(config: Config) -> list[dict[str, Any]]:
+    """Return free and total space of the disks of results and raw files."""
+    found: dict[int, dict[str, Any]] = {}
+    for path in (config.results, config.incoming):
+        existing, free, total = space.free_space(path)
+        found.setdefault(
+            existing.stat().st_dev,
+            {"path": str(existing), "free_bytes": free, "total_bytes": total},
+        )
+    return list(found.values())
+
+
+def _jobs(results: Path, now: float) -> dict[str, int]:
+    """Return how many jobs succeeded and failed in runs that ended within the last hour."""
+    jobs = {"done": 0, "failed": 0}
+    try:
+        names = sorted((e.name for e in os.scandir(results / "runs")), reverse=True)
+    except FileNotFoundError:
+        return jobs
+    oldest = f"{dt.datetime.fromtimestamp(now - 86400, dt.UTC):%Y%m%dT%H%M%S}"
+    for name in names:
+        if not name[:1].isdigit():
+            continue
+        if name < oldest:
+            break
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            record = json.loads((results / "runs" / name).read_text(encoding="utf-8"))
+            if record["ended_utc"] and 0 <= now - unix_of_utc(record["ended_utc"]) < _HOUR_S:
+                jobs["done"] += record["jobs_done"] or 0
+                jobs["failed"] += record["jobs_failed"] or 0
+    return jobs
+
+
+def render(state: Mapping[str, Any]) -> list[str]:
+    """Return a snapshot as lines for people."""
+
+    def when(name: str, what: str) -> str:
+        event = state[name]
+        if event is None:
+            return f"{what}: none"
+        group = f" ({event['group']})" if "group" in event else ""
+        return f"{what}: {duration(event['age_s'])} ago{group}"
+
+    nights = state["nights"]
+    counts = ", ".join(f"{n} {name}" for name, n in state["groups"].items() if n) or "no groups"
+    running = state["running"]
+    lines = [
+        f"{len(nights['open'])} open nights ({counts}), {nights['closed']} closed",
+        f"to be made: {state['queue']} tiles; in the last hour {state['tiles_last_hour']} made, "
+        f"{state['realtime_ratio']:.2f} of real time",
+        "; ".join(
+            [
+                when("last_data", "last data"),
+                when("last_calibration", "last calibration"),
+                when("last_tick", "last tick"),
+            ]
+        ),
+        f"at work: {running['command']} since {running['since_utc']}"
+        if running
+        else "at work: nothing",
+    ]
+    for disk in state["disks"]:
+        free, total = disk["free_bytes"], disk["total_bytes"]
+        share = free / total if total else 0.0
+        lines.append(f"disk of {disk['path']}: {free / 1e9:.1f} GB free ({share:.0%})")
+    for failure in state["failures"]:
+        lines.append(
+            f"{failure['state']}: {failure['rule']} {failure['what']}: {failure['message']} "
+            f"({failure['cause']}, {failure['attempts']} attempts; log: {failure['log']})"
+        )
+    return lines

@@ -1,0 +1,4 @@
+"""The DSA-110 itself: site, stations, band, beam, smearing, directions.
+
+Imported by all packages but core.
+"""

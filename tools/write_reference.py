@@ -1,0 +1,73 @@
+"""Write what is derived from typed models: the schema of the configuration, tables of the docs.
+
+    ./contimg exec python tools/write_reference.py
+
+A test holds the written files against what this gives.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from dsa110_contimg.core.config import scalar_of
+from dsa110_contimg.core.options import Config, Options
+from dsa110_contimg.core.places import repository
+
+
+def schema() -> str:
+    """Return the JSON schema of the configuration file."""
+    return json.dumps(Config.model_json_schema(), indent=1) + "\n"
+
+
+def reference() -> str:
+    """Return the table of all keys, in Markdown."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key, its default and its meaning; made from the models in "
+        "`src/dsa110_contimg/core/options.py` by `./contimg exec python tools/write_reference.py`.",
+        "Precedence: `--config KEY=VALUE`, then `--configfile FILE`, then `config/config.yaml`, "
+        "then the defaults below. A changed key remakes what it concerns, and nothing else.",
+    ]
+    lines += ["", "| key | default | meaning |", "|---|---|---|"]
+    sections = []
+    for name, info in Config.model_fields.items():
+        if isinstance(info.default, Options):
+            sections.append((name, type(info.default)))
+        else:
+            lines.append(_row(name, info))
+    for name, model in sections:
+        lines += ["", f"## {name}", "", (model.__doc__ or "").strip(), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        lines += [_row(key, info) for key, info in model.model_fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, info: Any) -> str:
+    kind, _, _ = scalar_of(info.annotation)
+    choices = ""
+    if typing.get_origin(kind) is Literal:
+        choices = " One of " + ", ".join(f"`{value}`" for value in typing.get_args(kind)) + "."
+    default = info.default.as_posix() if isinstance(info.default, Path) else info.default
+    text = (info.description or "").replace("\n", " ").replace("``", "`").replace("|", "\\|")
+    return f"| `{name}` | `{default}` | {text}{choices} |"
+
+
+#: File, below the repository, and what gives its content.
+DERIVED = {
+    "config/config.schema.json": schema,
+    "docs/configuration.md": reference,
+}
+
+
+def main() -> None:
+    """Write all files."""
+    for name, content in DERIVED.items():
+        (repository() / name).write_text(content(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
