@@ -23,8 +23,8 @@ rule image:
         prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
         options=options("imaging", "selfcal"),
     shell:
-        "python {SCRIPTS}/image.py {input.ms} {params.prefix} --catalog {input.catalog} --threads {threads}"
-        " {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/image.py {input.ms:q} {params.prefix:q} --catalog {input.catalog:q} --threads {threads}"
+        " {params.options} > {log:q} 2>&1"
 
 
 rule tile_photometry:
@@ -45,5 +45,5 @@ rule tile_photometry:
         code=code("photometry"),
         options=options("photometry"),
     shell:
-        "python {SCRIPTS}/photometry.py {input.image} {output.table} --catalog {input.catalog}"
-        " {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/photometry.py {input.image:q} {output.table:q} --catalog {input.catalog:q}"
+        " {params.options} > {log:q} 2>&1"

@@ -22,10 +22,10 @@ rule hour_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        "python {SCRIPTS}/mosaic.py {output.image} {input.images} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/mosaic.py {output.image:q} {input.images:q} {params.options} > {log:q} 2>&1"
 
 
-rule night_mosaic:
+use rule hour_mosaic as night_mosaic with:
     input:
         images=night_images,
         photometry=night_tables,
@@ -37,18 +37,9 @@ rule night_mosaic:
         log_of("mosaic", "{night}", "night"),
     benchmark:
         timing_of("mosaic", "{night}", "night")
-    conda:
-        "../envs/science.yaml"
-    resources:
-        mem_mb=2000,
-    params:
-        code=code("mosaic"),
-        options=options("mosaic"),
-    shell:
-        "python {SCRIPTS}/mosaic.py {output.image} {input.images} {params.options} > {log} 2>&1"
 
 
-rule night_photometry:
+use rule tile_photometry as night_photometry with:
     input:
         image=nightly("mosaic.fits"),
         maps=[nightly("mosaic.weight.fits"), nightly("mosaic.rms.fits")],
@@ -60,14 +51,6 @@ rule night_photometry:
         log_of("photometry", "{night}", "night"),
     benchmark:
         timing_of("photometry", "{night}", "night")
-    conda:
-        "../envs/science.yaml"
-    params:
-        code=code("photometry"),
-        options=options("photometry"),
-    shell:
-        "python {SCRIPTS}/photometry.py {input.image} {output.table} --catalog {input.catalog}"
-        " {params.options} > {log} 2>&1"
 
 
 rule night_blind:
@@ -90,16 +73,13 @@ rule night_blind:
         code=code("blind"),
         options=options("blind"),
     shell:
-        "python {SCRIPTS}/blind.py {input.image} {output.table} --catalog {input.catalog}"
-        " {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/blind.py {input.image:q} {output.table:q} --catalog {input.catalog:q}"
+        " {params.options} > {log:q} 2>&1"
 
 
 # Calibrated data are temporary: for a field that is imaged from its visibilities they are made again,
 # for each field by itself, or a new field would have the others imaged again.
-rule field_apply:
-    input:
-        ms=tile("ms"),
-        tables=candidates,
+use rule apply as field_apply with:
     output:
         ms=temp(directory(again("cal.ms"))),
         sidecar=temp(again("cal.ms.json")),
@@ -108,16 +88,8 @@ rule field_apply:
         log_of("joint", "{night}", "{field}_{group}"),
     benchmark:
         timing_of("joint", "{night}", "{field}_{group}")
-    conda:
-        "../envs/casa.yaml"
     resources:
         mem_mb=4000,
-    params:
-        code=code("apply"),
-        candidates=candidate_options,
-        options=options("apply"),
-    shell:
-        "python {SCRIPTS}/apply.py {input.ms} {output.ms} {params.candidates} {params.options} > {log} 2>&1"
 
 
 rule field_image:
@@ -143,5 +115,5 @@ rule field_image:
         place=field_place,
         options=joint_options(),
     shell:
-        "python {SCRIPTS}/joint.py {output.image} --sets {input.sets} --images {input.images}"
-        " --field {params.place} --threads {threads} {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/joint.py {output.image:q} --sets {input.sets:q} --images {input.images:q}"
+        " --field {params.place} --threads {threads} {params.options} > {log:q} 2>&1"

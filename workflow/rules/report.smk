@@ -18,7 +18,7 @@ rule tile_report:
         code=code("tile_report"),
         folder=folder_of,
     shell:
-        "python {SCRIPTS}/tile_report.py {params.folder} {output.page} > {log} 2>&1"
+        "python {SCRIPTS}/tile_report.py {params.folder:q} {output.page:q} > {log:q} 2>&1"
 
 
 rule calibration_report:
@@ -36,7 +36,7 @@ rule calibration_report:
         code=code("calibration_report"),
         folder=folder_of,
     shell:
-        "python {SCRIPTS}/calibration_report.py {params.folder} {output} > {log} 2>&1"
+        "python {SCRIPTS}/calibration_report.py {params.folder:q} {output:q} > {log:q} 2>&1"
 
 
 # A night's mosaic has thousands of megapixels; its page shows a small copy.
@@ -54,7 +54,7 @@ rule mosaic_view:
     params:
         code=code("mosaic_view"),
     shell:
-        "python {SCRIPTS}/mosaic_view.py {input} {output} > {log} 2>&1"
+        "python {SCRIPTS}/mosaic_view.py {input:q} {output:q} > {log:q} 2>&1"
 
 
 rule night_qa:
@@ -76,8 +76,8 @@ rule night_qa:
         inventory=inventory_option(),
         options=options("qa"),
     shell:
-        "python {SCRIPTS}/night_qa.py {params.folder} {output} {params.inventory}"
-        " {params.options} > {log} 2>&1"
+        "python {SCRIPTS}/night_qa.py {params.folder:q} {output:q} {params.inventory}"
+        " {params.options} > {log:q} 2>&1"
 
 
 # A night's page shows the light curves as they were when it was made: a later night remakes the light
@@ -101,7 +101,7 @@ rule night_report:
         folder=folder_of,
         curves=lambda wildcards, input: str(Path(input.curves).parent),
     shell:
-        "python {SCRIPTS}/night_report.py {params.folder} {output} --lightcurves {params.curves} > {log} 2>&1"
+        "python {SCRIPTS}/night_report.py {params.folder:q} {output:q} --lightcurves {params.curves:q} > {log:q} 2>&1"
 
 
 # Snakemake deletes an output before its job begins. The index that there is to build upon is kept under
@@ -123,5 +123,5 @@ rule index:
         results=folder_of,
         kept=str(LAYOUT.results / ".index.sqlite"),
     shell:
-        "python {SCRIPTS}/index.py {params.results} {params.kept} > {log} 2>&1"
-        " && ln -s $(basename {params.kept}) {output}"
+        "python {SCRIPTS}/index.py {params.results:q} {params.kept:q} > {log:q} 2>&1"
+        " && ln -s .index.sqlite {output:q}"
