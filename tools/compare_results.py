@@ -3,9 +3,9 @@
     ./contimg exec python tools/compare_results.py BEFORE AFTER
 
 Images, tables, calibration tables and Measurement Sets must hold equal values (not a number equals
-itself), sidecars equal figures and verdicts. What tells the run rather than the sky is left out: times,
-versions, paths, checksums of files that hold these. Each difference is a line; the exit status is 1
-if there is any.
+itself), sidecars equal figures and verdicts. What tells the run rather than the sky is left out:
+times, versions, paths, checksums of files that hold these. Each difference is a line; the exit
+status is 1 if there is any.
 """
 
 from __future__ import annotations

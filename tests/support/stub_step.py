@@ -153,9 +153,10 @@ def mosaic_view(source, out):
 night_report = night_qa
 
 
-def index(results, out):
+def index(results, out, _, link):
     with Path(out).open("a") as file:  # a line each time it is built upon
         file.write("made\n")
+    Path(link).symlink_to(Path(out).name)
 
 
 def note(*words):

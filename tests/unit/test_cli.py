@@ -40,4 +40,4 @@ def test_overview_imports_nothing_heavy():
 def test_every_command_has_a_module_and_every_module_a_command():
     folder = places.PACKAGE / "commands"
     modules = {path.stem for path in folder.glob("[a-z]*.py")}
-    assert modules - {"shared"} == set(cli.COMMANDS)
+    assert modules - {"configuration", "shared"} == set(cli.COMMANDS)

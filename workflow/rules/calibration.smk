@@ -25,8 +25,11 @@ rule calibrate:
         calibrators=calibrator_table(),
         options=options("calibration"),
     shell:
-        "python {SCRIPTS}/calibrate.py {input.ms:q} {params.prefix:q} --calibrator {params.calibrator:q}"
-        " {params.calibrators} --catalog {input.catalog:q} {params.options} > {log:q} 2>&1"
+        step(
+            "calibrate",
+            "{input.ms:q} {params.prefix:q} --calibrator {params.calibrator:q} "
+            "{params.calibrators} --catalog {input.catalog:q} {params.options}",
+        )
 
 
 rule apply:
@@ -50,4 +53,4 @@ rule apply:
         candidates=candidate_options,
         options=options("apply"),
     shell:
-        "python {SCRIPTS}/apply.py {input.ms:q} {output.ms:q} {params.candidates} {params.options} > {log:q} 2>&1"
+        step("apply", "{input.ms:q} {output.ms:q} {params.candidates} {params.options}")

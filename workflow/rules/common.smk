@@ -5,8 +5,9 @@ from pathlib import Path
 
 # Of this file, not of the main Snakefile: the workflow may be a module of another.
 REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
-SCRIPTS = shlex.quote(str(REPOSITORY / "workflow" / "scripts"))
 SRC = REPOSITORY / "src"
+if not SRC.is_dir():
+    sys.exit(f"contimg: no package in {SRC}: as a module, the workflow must be on disk")
 sys.path.insert(0, str(SRC))
 
 from dsa110_contimg.core.code import step_hash
@@ -73,6 +74,13 @@ def options(*sections):
     return shlex.join(
         arg for name in sections for arg in to_args(getattr(CONFIG, name))
     )
+
+
+def step(name, arguments):
+    """Command that runs a step's script, its output in the log."""
+    script = REPOSITORY / "workflow" / "scripts" / f"{name}.py"
+    path = shlex.quote(str(script)).replace("{", "{{").replace("}", "}}")
+    return f"python {path} {arguments} > {{log:q}} 2>&1"
 
 
 def code(step):

@@ -23,8 +23,11 @@ rule image:
         prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
         options=options("imaging", "selfcal"),
     shell:
-        "python {SCRIPTS}/image.py {input.ms:q} {params.prefix:q} --catalog {input.catalog:q} --threads {threads}"
-        " {params.options} > {log:q} 2>&1"
+        step(
+            "image",
+            "{input.ms:q} {params.prefix:q} --catalog {input.catalog:q} --threads "
+            "{threads} {params.options}",
+        )
 
 
 rule tile_photometry:
@@ -45,5 +48,8 @@ rule tile_photometry:
         code=code("photometry"),
         options=options("photometry"),
     shell:
-        "python {SCRIPTS}/photometry.py {input.image:q} {output.table:q} --catalog {input.catalog:q}"
-        " {params.options} > {log:q} 2>&1"
+        step(
+            "photometry",
+            "{input.image:q} {output.table:q} --catalog {input.catalog:q} "
+            "{params.options}",
+        )

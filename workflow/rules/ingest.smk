@@ -16,7 +16,7 @@ rule group:
     params:
         code=code("group"),
     shell:
-        "python {SCRIPTS}/group.py {output.group:q} {input:q} > {log:q} 2>&1"
+        step("group", "{output.group:q} {input:q}")
 
 
 rule convert:
@@ -37,4 +37,4 @@ rule convert:
         code=code("convert"),
         options=options("conversion", "flagging"),
     shell:
-        "python {SCRIPTS}/convert.py {input:q} {output.ms:q} {params.options} > {log:q} 2>&1"
+        step("convert", "{input:q} {output.ms:q} {params.options}")

@@ -20,7 +20,7 @@ rule lightcurves:
         folder=folder_of,
         options=options("lightcurves"),
     shell:
-        "python {SCRIPTS}/lightcurves.py {params.folder:q} {input:q} {params.options} > {log:q} 2>&1"
+        step("lightcurves", "{params.folder:q} {input:q} {params.options}")
 
 
 rule candidate_plots:
@@ -39,4 +39,4 @@ rule candidate_plots:
         code=code("candidate_plots"),
         folder=folder_of,
     shell:
-        "python {SCRIPTS}/candidate_plots.py {params.folder:q} {output:q} > {log:q} 2>&1"
+        step("candidate_plots", "{params.folder:q} {output:q}")

@@ -22,7 +22,7 @@ rule hour_mosaic:
         code=code("mosaic"),
         options=options("mosaic"),
     shell:
-        "python {SCRIPTS}/mosaic.py {output.image:q} {input.images:q} {params.options} > {log:q} 2>&1"
+        step("mosaic", "{output.image:q} {input.images:q} {params.options}")
 
 
 use rule hour_mosaic as night_mosaic with:
@@ -73,8 +73,11 @@ rule night_blind:
         code=code("blind"),
         options=options("blind"),
     shell:
-        "python {SCRIPTS}/blind.py {input.image:q} {output.table:q} --catalog {input.catalog:q}"
-        " {params.options} > {log:q} 2>&1"
+        step(
+            "blind",
+            "{input.image:q} {output.table:q} --catalog {input.catalog:q} "
+            "{params.options}",
+        )
 
 
 # Calibrated data are temporary: for a field that is imaged from its visibilities they are made again,
@@ -115,5 +118,8 @@ rule field_image:
         place=field_place,
         options=joint_options(),
     shell:
-        "python {SCRIPTS}/joint.py {output.image:q} --sets {input.sets:q} --images {input.images:q}"
-        " --field {params.place} --threads {threads} {params.options} > {log:q} 2>&1"
+        step(
+            "joint",
+            "{output.image:q} --sets {input.sets:q} --images {input.images:q} "
+            "--field {params.place} --threads {threads} {params.options}",
+        )

@@ -18,7 +18,7 @@ rule tile_report:
         code=code("tile_report"),
         folder=folder_of,
     shell:
-        "python {SCRIPTS}/tile_report.py {params.folder:q} {output.page:q} > {log:q} 2>&1"
+        step("tile_report", "{params.folder:q} {output.page:q}")
 
 
 rule calibration_report:
@@ -36,7 +36,7 @@ rule calibration_report:
         code=code("calibration_report"),
         folder=folder_of,
     shell:
-        "python {SCRIPTS}/calibration_report.py {params.folder:q} {output:q} > {log:q} 2>&1"
+        step("calibration_report", "{params.folder:q} {output:q}")
 
 
 # A night's mosaic has thousands of megapixels; its page shows a small copy.
@@ -54,7 +54,7 @@ rule mosaic_view:
     params:
         code=code("mosaic_view"),
     shell:
-        "python {SCRIPTS}/mosaic_view.py {input:q} {output:q} > {log:q} 2>&1"
+        step("mosaic_view", "{input:q} {output:q}")
 
 
 rule night_qa:
@@ -76,8 +76,10 @@ rule night_qa:
         inventory=inventory_option(),
         options=options("qa"),
     shell:
-        "python {SCRIPTS}/night_qa.py {params.folder:q} {output:q} {params.inventory}"
-        " {params.options} > {log:q} 2>&1"
+        step(
+            "night_qa",
+            "{params.folder:q} {output:q} {params.inventory} {params.options}",
+        )
 
 
 # A night's page shows the light curves as they were when it was made: a later night remakes the light
@@ -101,7 +103,10 @@ rule night_report:
         folder=folder_of,
         curves=lambda wildcards, input: str(Path(input.curves).parent),
     shell:
-        "python {SCRIPTS}/night_report.py {params.folder:q} {output:q} --lightcurves {params.curves:q} > {log:q} 2>&1"
+        step(
+            "night_report",
+            "{params.folder:q} {output:q} --lightcurves {params.curves:q}",
+        )
 
 
 # Snakemake deletes an output before its job begins. The index that there is to build upon is kept under
@@ -123,5 +128,4 @@ rule index:
         results=folder_of,
         kept=str(LAYOUT.results / ".index.sqlite"),
     shell:
-        "python {SCRIPTS}/index.py {params.results:q} {params.kept:q} > {log:q} 2>&1"
-        " && ln -s .index.sqlite {output:q}"
+        step("index", "{params.results:q} {params.kept:q} --link {output:q}")

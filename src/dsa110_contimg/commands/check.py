@@ -8,10 +8,10 @@ import sys
 from importlib import metadata
 
 from .. import __version__
-from ..core.config import config_options, read_config
 from ..core.errors import ContimgError, ToolError
 from ..core.options import Config
 from ..core.programs import find_tool
+from .configuration import config_options, read_config
 
 # check
 

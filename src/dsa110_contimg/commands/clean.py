@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ..core.config import config_options, read_config
 from ..core.files import remove
 from ..operations.leftovers import stale
+from .configuration import config_options, read_config
 
 __all__ = ["argparser", "main"]
 

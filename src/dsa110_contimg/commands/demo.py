@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..core.config import read_config
 from ..core.layout import Layout
 from . import run
+from .configuration import read_config
 from .shared import check_tools
 
 DEMO_FOLDER = Path("demo")

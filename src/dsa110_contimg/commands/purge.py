@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from ..core.config import config_options, read_config
 from ..core.errors import ConfigError
 from ..operations import locking
 from ..operations.retention import Removal, plan_purge, purge
+from .configuration import config_options, read_config
 
 __all__ = ["argparser", "main"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 
-from ..core.config import config_options, read_config
 from ..core.errors import ConfigError
 from ..core.layout import Layout
 from ..core.times import GROUP_ID, NIGHT
 from ..operations import failures
+from .configuration import config_options, read_config
 from .shared import nights_of
 
 # retry

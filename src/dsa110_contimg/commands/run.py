@@ -6,12 +6,12 @@ import argparse
 import os
 from typing import Any
 
-from ..core.config import read_config
 from ..core.errors import ToolError
 from ..core.files import replacing
 from ..core.layout import Layout
 from ..core.options import Config
 from ..operations import slurm
+from .configuration import read_config
 from .shared import (
     check_tools,
     engine_options,

@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.config import config_options
 from ..core.errors import ConfigError
 from ..core.layout import Layout
 from ..core.options import Config
@@ -18,6 +17,7 @@ from ..core.places import repository
 from ..core.programs import find_tool
 from ..core.times import GROUP_ID, NIGHT, night_of
 from ..operations import failures, slurm
+from .configuration import config_options
 
 if TYPE_CHECKING:
     from ..operations.engine import Outcome

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..core.config import config_options, read_config
 from ..operations.snapshot import render, snapshot
+from .configuration import config_options, read_config
 
 __all__ = ["argparser", "main"]
 

@@ -8,12 +8,12 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..core.config import read_config
 from ..core.errors import MachineError, message_of
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.times import night_of
 from ..operations import failures, slurm
+from .configuration import read_config
 from .shared import (
     check_tools,
     engine_options,

@@ -1,4 +1,4 @@
-"""Read, check and document the configuration: files and command line to typed options, and back."""
+"""Check the configuration, and turn options into arguments of a command line and back."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import argparse
 import difflib
 import types
 import typing
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
 from .errors import ConfigError
 from .options import Config, Options
-from .places import repository
 
 
 def load_config(values: dict[str, Any]) -> Config:
@@ -116,56 +114,3 @@ def to_args(options: Options) -> list[str]:
         else:
             args += [flag, str(value)]
     return args
-
-
-def config_options(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options that `read_config` reads."""
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        metavar="FILE",
-        help="configuration on top of the repository's config/config.yaml",
-    )
-    parser.add_argument(
-        "--config",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="single values on top of that, e.g. incoming=/data/incoming results=/data/results",
-    )
-
-
-def read_config(args: argparse.Namespace) -> Config:
-    """Return the validated configuration that Snakemake will see, too."""
-    import yaml
-
-    values: dict[str, Any] = {}
-    for path in filter(None, (repository() / "config/config.yaml", args.configfile)):
-        try:
-            with open(path, encoding="utf-8") as file:
-                _merge(values, yaml.safe_load(file) or {})
-        except FileNotFoundError:
-            raise ConfigError(f"--configfile: there is no file {path}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML: {_in_line(error)}") from None
-    for item in args.config:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"--config: {item!r} is not KEY=VALUE")
-        try:
-            _merge(values, {key: yaml.safe_load(value)})
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--config: {item!r}: not valid YAML: {_in_line(error)}") from None
-    return load_config(values)
-
-
-def _in_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _merge(values: dict, more: dict) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value
