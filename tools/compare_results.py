@@ -23,12 +23,12 @@ import pandas as pd
 from astropy.io import fits
 
 #: Cards, columns and keys that tell the run.
-CARDS = {"DATE", "ORIGIN", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "CONTCMT"}
+CARDS = {"DATE", "ORIGIN", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "GITSHA"}
 COLUMNS = {"image_sha256", "image_version", "table"}
 KEYS = {
     *("timings_s", "created_utc", "tools", "commands", "inputs", "schema", "image_sha256"),
     *("image_version", "parameters", "table", "folder", "path", "mtime", "mtime_ns"),
-    *("stages", "steps", "timings", "flag_s"),
+    *("steps", "timings", "seconds", "peak_memory_gb", "imager_peak_memory_gb"),
 }
 #: Files that are looked into, by the end of their names; pages, pictures and logs are not.
 SUFFIXES = (".fits", ".csv", ".parquet", ".json")

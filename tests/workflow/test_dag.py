@@ -49,6 +49,8 @@ def after_night(night):
 
 
 NIGHT = "2026-02-10"
+#: The verdict covers all mosaics that the night will have, however jobs are scheduled.
+JUDGED = {("night_qa", NIGHT), ("night_report", NIGHT)}
 
 
 def test_a_finished_season_has_nothing_to_do(season):
@@ -104,7 +106,7 @@ def test_a_deleted_calibration_remakes_its_night_only(season):
     ("name", "expected"),
     [
         ("mosaic.fits", after_mosaic(NIGHT)),
-        ("mosaic_01.fits", {("hour_mosaic", NIGHT, "01")}),
+        ("mosaic_01.fits", {("hour_mosaic", NIGHT, "01"), ("index", None)} | JUDGED),
         ("photometry.csv", {("night_photometry", NIGHT)} | after_night(NIGHT)),
         ("report.html", {("night_report", NIGHT)}),
     ],

@@ -210,6 +210,15 @@ def night_products(wildcards):
     ]
 
 
+def night_mosaics(wildcards):
+    """Sidecars of a night's mosaics, those of its hours among them: all are judged."""
+    hours = (f"mosaic_{hour}" for hour in PLAN.epochs[wildcards.night].hours)
+    return [
+        str(LAYOUT.night(wildcards.night, f"{name}.fits.json"))
+        for name in ("mosaic", *hours)
+    ]
+
+
 def night_pages(wildcards):
     """Pages of a night's tiles and calibrations; what was purged keeps the page that it has."""
     groups = [g for g in PLAN.groups if night_of(g) == wildcards.night]

@@ -59,7 +59,7 @@ rule mosaic_view:
 
 rule night_qa:
     input:
-        mosaic=nightly("mosaic.fits.json"),
+        mosaics=night_mosaics,
         photometry=nightly("photometry.csv"),
         products=night_products,
     output:

@@ -29,6 +29,7 @@ __all__ = [
     "Trouble",
     "cause_of",
     "message_of",
+    "missing_module",
     "status_of",
     "trouble_in",
 ]
@@ -226,6 +227,11 @@ def trouble_in(text: str) -> Trouble | None:
     return next((t for t in _TROUBLES if re.search(t.pattern, lower)), None)
 
 
+def missing_module(name: str) -> str:
+    """Return what is to blame for a module that cannot be imported: of this package it is a bug."""
+    return "bug" if name.split(".")[0] == __name__.split(".")[0] else _NO_MODULE.cause
+
+
 def cause_of(error: BaseException) -> str:
     """Return what is to blame for an exception.
 
@@ -288,7 +294,7 @@ def _own_trouble(error: BaseException) -> Trouble | None:
     if isinstance(error, MemoryError):
         return _MEMORY
     if isinstance(error, ModuleNotFoundError):  # of our own modules it is a bug
-        return None if (error.name or "").split(".")[0] == __name__.split(".")[0] else _NO_MODULE
+        return _NO_MODULE if missing_module(error.name or "") == _NO_MODULE.cause else None
     if isinstance(error, OSError) and error.errno in _BY_NUMBER:
         return _BY_NUMBER[error.errno]
     return trouble_in(str(error))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.code import run_hash
-from ..core.errors import MARK, trouble_in
+from ..core.errors import MARK, missing_module, trouble_in
 from ..core.files import write_text
 from ..core.layout import Layout
 from ..core.options import Config
@@ -58,6 +58,10 @@ TOOLS = ("wsclean", "aoflagger")
 
 #: The step in the command of a job.
 _STEP = re.compile(r"workflow/scripts/(\w+)\.py\b")
+
+#: Last words of a step that could not begin, for a module that it needs cannot be imported.
+_TRACEBACK = "Traceback (most recent call last):"
+_NOT_IMPORTED = re.compile(r"(?:ModuleNotFound|Import)Error: .*(?:named|from) '([\w.]+)'")
 
 WAITING, QUARANTINED = "waiting", "quarantined"
 #: State of an attempt that failed, after which the same run made another.
@@ -316,6 +320,8 @@ def classify(log: str) -> tuple[str, str]:
     if (mark := _mark(lines)) and mark.get("cause") in RETRIES:
         return mark["cause"], " ".join(str(mark.get("message", "")).split())
     words = [line.strip()[:200] for line in reversed(lines) if line.strip()]
+    if words and _TRACEBACK in lines and (missing := _NOT_IMPORTED.match(words[0])):
+        return missing_module(missing[1]), words[0]
     for line in words:
         if trouble := trouble_in(line):
             return trouble.cause, f"{trouble.what} ({line}); {trouble.remedy}"

@@ -222,6 +222,16 @@ TERMINATED = (
 )
 
 
+NOT_BEGUN = (
+    'Traceback (most recent call last):\n  File "workflow/scripts/image.py", line 8, in <module>\n'
+    "    from x import y\nModuleNotFoundError: No module named '{}'\n"
+)
+CHANGED = (
+    'Traceback (most recent call last):\n  File "workflow/scripts/image.py", line 8, in <module>\n'
+    "ImportError: cannot import name 'parser' from 'dsa110_contimg.core.steps' (/x/steps.py)\n"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "cause", "message"),
     [
@@ -232,6 +242,9 @@ TERMINATED = (
         ),
         (TERMINATED, "transient", "disk full"),
         ("contimg convert: x: disk full; free\n" + MARK + '{"cau', "transient", "disk full"),
+        (NOT_BEGUN.format("dsa110_contimg.core.step"), "bug", "No module named 'dsa110_contimg.co"),
+        (NOT_BEGUN.format("pydantic"), "transient", "No module named 'pydantic'"),
+        (CHANGED, "bug", "cannot import name 'parser' from 'dsa110_contimg.core.steps'"),
         ("Gridding pass 0...\n", "compute", "killed, .* last words: Gridding pass 0"),
         ("", "compute", "killed before it said a word"),
         (None, "transient", "left no log"),
