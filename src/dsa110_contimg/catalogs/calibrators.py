@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.errors import DataError
 from .catalogue import DEFAULT_ALPHA, REFERENCE_HZ
@@ -88,7 +90,7 @@ class Calibrator:
     anchor: str
     aliases: tuple[str, ...] = ()
 
-    def flux(self, freq_hz):
+    def flux(self, freq_hz: ArrayLike) -> Any:
         """Return the flux density, Jy, at frequencies in Hz.
 
         Raises
@@ -215,7 +217,13 @@ def _calibrator(row: dict, where: str) -> Calibrator:
     if steady not in ("true", "false"):
         raise DataError(f"{where}: steady must be true or false, is {steady!r}")
     return Calibrator.power_law(
-        row["name"].strip(), **numbers, steady=steady == "true", anchor="user's calibrator table"
+        row["name"].strip(),
+        numbers["ra_deg"],
+        numbers["dec_deg"],
+        numbers["flux_jy"],
+        numbers["alpha"],
+        steady=steady == "true",
+        anchor="user's calibrator table",
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.errors import DataError
 
@@ -161,7 +162,7 @@ def _check_units(path: Path, table: pd.DataFrame) -> None:
         )
 
 
-def flux_at(flux_jy, alpha, freq_hz):
+def flux_at(flux_jy: ArrayLike, alpha: ArrayLike, freq_hz: ArrayLike) -> Any:
     """Return catalogue fluxes, Jy at 1.4 GHz with spectral index alpha, at another frequency."""
     return np.asarray(flux_jy) * (np.asarray(freq_hz) / REFERENCE_HZ) ** np.asarray(alpha)
 

@@ -6,7 +6,7 @@ statistic over two of them means nothing; `catalogs.read_catalog` refuses such a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -184,7 +184,9 @@ def _pieces(first: float, last: float) -> Iterator[tuple[float, float]]:
         yield from ((float(a), float(b)) for a, b in pairwise(edges) if a < b)
 
 
-def _ask(survey: str, known: Survey, ra_deg, dec_deg) -> pd.DataFrame:
+def _ask(
+    survey: str, known: Survey, ra_deg: tuple[float, float], dec_deg: tuple[float, float]
+) -> pd.DataFrame:
     """Return one piece of a survey: names, positions, fluxes in Jy."""
     try:
         from astroquery.vizier import Vizier
@@ -219,8 +221,8 @@ def _ask(survey: str, known: Survey, ra_deg, dec_deg) -> pd.DataFrame:
     rows = found[0]
     ra, dec = (np.ma.filled(rows[c].astype(float), np.nan) for c in columns[1:3])
     units = (u.Jy, u.Jy / u.beam)  # a peak is in Jy/beam
-    flux, error = (_in_jy(survey, rows[c], units) for c in columns[3:])
-    table = pd.DataFrame(dict(zip(names, (rows[known.name], ra, dec, flux, error), strict=True)))
+    flux, flux_err = (_in_jy(survey, rows[c], units) for c in columns[3:])
+    table = pd.DataFrame(dict(zip(names, (rows[known.name], ra, dec, flux, flux_err), strict=True)))
     table["name"] = [
         f"{survey.upper()} {str(n).strip()}" if str(n).strip() not in ("", "--") else iau_name(a, d)
         for n, a, d in zip(table["name"], ra, dec, strict=True)
@@ -229,7 +231,7 @@ def _ask(survey: str, known: Survey, ra_deg, dec_deg) -> pd.DataFrame:
     return table[inside & (table.flux_survey_jy > 0)].reset_index(drop=True)
 
 
-def _in_jy(survey: str, column, units) -> np.ndarray:
+def _in_jy(survey: str, column: Any, units: Iterable[Any]) -> np.ndarray:
     """Return a column in Jy; one without a unit of flux density is refused."""
     for unit in units:
         if column.unit is not None and column.unit.is_equivalent(unit):

@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from .errors import ConfigError
 from .options import Config, Options
@@ -34,12 +34,12 @@ def load_config(values: dict[str, Any]) -> Config:
         raise ConfigError(f"config: {problems}") from None
 
 
-def _explain(problem: dict) -> str:
+def _explain(problem: Any) -> str:
     *section, key = (str(part) for part in problem["loc"])
     name = ".".join([*section, key])
     if problem["type"] != "extra_forbidden":
         return f"{name}: {problem['msg'].lower()}, got {problem['input']!r}"
-    model: type[BaseModel] = Config
+    model: Any = Config
     for part in section:
         model = model.model_fields[part].annotation
     close = difflib.get_close_matches(key, model.model_fields, 1)

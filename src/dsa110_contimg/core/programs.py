@@ -101,6 +101,8 @@ def run_tool(
         errors="replace",
         start_new_session=True,
     )
+    output = process.stdout
+    assert output is not None  # for it is a pipe
     expired = threading.Event()
     trouble: str | None = None
 
@@ -111,7 +113,7 @@ def run_tool(
     timer = threading.Timer(timeout_s, expire)
     timer.start()
     try:
-        for line in process.stdout:
+        for line in output:
             print(line, end="", flush=True)
             tail.append(line.rstrip())
             if watch is not None and trouble is None and (trouble := watch(line)) is not None:
@@ -120,7 +122,7 @@ def run_tool(
     finally:
         timer.cancel()
         _kill_group(process)
-        process.stdout.close()
+        output.close()
     seconds = time.monotonic() - started
     if trouble is not None:
         raise ToolStopped(f"{name} was stopped: {trouble}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import erfa
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD
 
@@ -84,7 +85,7 @@ class Sky:
         greenwich = erfa.gst06a(*self._ut1, *self._tt) + erfa.sp00(*self._tt)
         return (greenwich + self.site.longitude) % (2 * np.pi)
 
-    def meridian_icrs(self, dec_app: np.ndarray) -> np.ndarray:
+    def meridian_icrs(self, dec_app: ArrayLike) -> np.ndarray:
         """Return the ICRS direction of hour angle 0 at a declination: (T, 2), rad, RA first."""
         ra, dec = erfa.atoc13("H", 0.0, dec_app, *self._utc, *self._place, *_NO_REFRACTION)
         return np.stack([ra % (2 * np.pi), dec], axis=-1)

@@ -7,15 +7,19 @@ are weighted, over time and frequency. Its peak is less than 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import j1
 
 from ..core.errors import DataError
 from .dsa110 import C_M_S, DISH_DIAMETER_M
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 __all__ = ["TileBeam", "airy_from_sine", "airy_power", "separation_rad", "unit_vector"]
 
@@ -26,7 +30,9 @@ _TABLE_STEP = 7e-5
 _COARSE_DEG = 0.04
 
 
-def airy_power(separation_rad, freq_hz, diameter_m: float = DISH_DIAMETER_M):
+def airy_power(
+    separation_rad: ArrayLike, freq_hz: ArrayLike, diameter_m: float = DISH_DIAMETER_M
+) -> Any:
     """Return the power response of a uniformly illuminated circular dish, 1 on axis.
 
     Parameters
@@ -48,14 +54,14 @@ def airy_power(separation_rad, freq_hz, diameter_m: float = DISH_DIAMETER_M):
     return np.where(np.abs(separation_rad) < np.pi / 2, response, 0.0)[()]
 
 
-def airy_from_sine(sine, freq_hz, diameter_m: float = DISH_DIAMETER_M):
+def airy_from_sine(sine: Any, freq_hz: Any, diameter_m: float = DISH_DIAMETER_M) -> Any:
     """Return `airy_power` where the sine of the separation is at hand; 1e9 stands for behind."""
     x = np.abs(np.pi * diameter_m / C_M_S * sine * freq_hz)
     x = np.maximum(x, 1e-9)  # the response is 1 to machine precision there
     return np.minimum((2.0 * j1(x) / x) ** 2, 1.0)
 
 
-def unit_vector(ra_deg, dec_deg) -> np.ndarray:
+def unit_vector(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
     """Return unit vectors, shape ``(..., 3)``, of directions in degrees."""
     ra, dec = np.deg2rad(ra_deg), np.deg2rad(dec_deg)
     return np.stack(
@@ -63,7 +69,9 @@ def unit_vector(ra_deg, dec_deg) -> np.ndarray:
     )
 
 
-def separation_rad(ra1_deg, dec1_deg, ra2_deg, dec2_deg):
+def separation_rad(
+    ra1_deg: ArrayLike, dec1_deg: ArrayLike, ra2_deg: ArrayLike, dec2_deg: ArrayLike
+) -> Any:
     """Return the angle between directions in degrees, rad; exact at all separations."""
     a, b = unit_vector(ra1_deg, dec1_deg), unit_vector(ra2_deg, dec2_deg)
     chord = np.linalg.norm(a - b, axis=-1)
@@ -97,7 +105,7 @@ class TileBeam:
     weights: np.ndarray
     diameter_m: float = DISH_DIAMETER_M
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("ra_deg", "dec_deg", "freq_hz", "weights"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), float))
         expected = (self.ra_deg.size, self.freq_hz.size)
@@ -135,7 +143,7 @@ class TileBeam:
         ra, dec = np.rad2deg(np.arctan2(y, x)) % 360, np.rad2deg(np.arctan2(z, np.hypot(x, y)))
         return cls(ra, dec, freq_hz, np.asarray(weight, float), diameter_m)
 
-    def response(self, ra_deg, dec_deg, exact: bool = False):
+    def response(self, ra_deg: ArrayLike, dec_deg: ArrayLike, exact: bool = False) -> Any:
         """Return the tile's mean power response in some directions.
 
         Parameters
@@ -174,7 +182,7 @@ class TileBeam:
         sine = np.concatenate(list(self._sines(unit_vector(ra_deg, dec_deg)[None])))
         return airy_from_sine(sine[:, None], self.freq_hz, self.diameter_m)
 
-    def image(self, wcs, shape: tuple[int, int]) -> np.ndarray:
+    def image(self, wcs: WCS, shape: tuple[int, int]) -> np.ndarray:
         """Return the beam on an image's pixels.
 
         The response is computed every 0.04 deg and interpolated with a cubic spline, for it changes
@@ -205,7 +213,7 @@ class TileBeam:
         spline = RectBivariateSpline(rows, columns, self.response(ra, dec))
         return spline(np.arange(shape[0]), np.arange(shape[1]))
 
-    def _sines(self, directions: np.ndarray):
+    def _sines(self, directions: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the sine of the separations from each pointing; 1e9 (no response) behind it."""
         for pointing in unit_vector(self.ra_deg, self.dec_deg):
             chord2 = ((directions - pointing) ** 2).sum(-1)

@@ -11,8 +11,12 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from astropy.coordinates import EarthLocation
 
 #: Speed of light, m/s.
 C_M_S = 299792458.0
@@ -87,7 +91,7 @@ def stations() -> Stations:
 
 
 @cache
-def location():
+def location() -> EarthLocation:
     """Return the reference position as an `astropy.coordinates.EarthLocation`.
 
     Earth-rotation data are those installed with the package; astropy is told not to fetch others.

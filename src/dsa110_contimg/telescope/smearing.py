@@ -14,10 +14,15 @@ also wider, by a share that is of the order of the loss: below 1 % where the los
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .dsa110 import C_M_S, DISH_DIAMETER_M, EARTH_RATE_RAD_S
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 __all__ = ["Smearing", "half_power_deg"]
 
@@ -61,7 +66,7 @@ class Smearing:
         """Whether nothing is smeared."""
         return not self.whole and self.channels == self.integrations == 1
 
-    def fringe(self, uvw_m: np.ndarray, offsets: np.ndarray, freq_hz) -> np.ndarray:
+    def fringe(self, uvw_m: np.ndarray, offsets: np.ndarray, freq_hz: ArrayLike) -> np.ndarray:
         """Return the amplitude of fringes after averaging.
 
         Parameters
@@ -119,7 +124,12 @@ class Smearing:
         return np.concatenate(total) / weights.sum()
 
     def image(
-        self, wcs, shape: tuple[int, int], uvw_m: np.ndarray, weights: np.ndarray, freq_hz: float
+        self,
+        wcs: WCS,
+        shape: tuple[int, int],
+        uvw_m: np.ndarray,
+        weights: np.ndarray,
+        freq_hz: float,
     ) -> np.ndarray:
         """Return the response on an image's pixels; the image is a SIN projection about the centre.
 
