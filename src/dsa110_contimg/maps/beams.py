@@ -51,7 +51,7 @@ def common_beam(beams: list[tuple[float, float, float]]) -> tuple[float, float, 
     return float(major), float(minor), float((angle + 90) % 180 - 90)
 
 
-def _covariance(beam_deg) -> np.ndarray:
+def _covariance(beam_deg: tuple[float, float, float]) -> np.ndarray:
     """Return the covariance of a beam on the sky, (east, north), deg^2."""
     major, minor, angle = beam_deg
     axis = np.array([np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))])
@@ -59,7 +59,12 @@ def _covariance(beam_deg) -> np.ndarray:
     return (np.outer(axis, axis) * major**2 + np.outer(across, across) * minor**2) / _FWHM**2
 
 
-def convolve(data: np.ndarray, cell_deg: float, beam, target) -> np.ndarray:
+def convolve(
+    data: np.ndarray,
+    cell_deg: float,
+    beam: tuple[float, float, float],
+    target: tuple[float, float, float],
+) -> np.ndarray:
     """Convolve an image in Jy/beam from one Gaussian beam to a larger one.
 
     The kernel is applied as the ratio of the beams' Fourier transforms, which is exact for kernels

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import __version__
 from ..ms.tile import Tile
 from ..telescope import dsa110
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 __all__ = ["ImageFacts", "image_header", "imager_cards"]
 
@@ -78,7 +81,7 @@ class ImageFacts:
     history: tuple[str, ...] = ()
 
 
-def image_header(facts: ImageFacts, kind: str):
+def image_header(facts: ImageFacts, kind: str) -> fits.Header:
     """Return the header of one image of a tile.
 
     Parameters
@@ -155,7 +158,7 @@ def image_header(facts: ImageFacts, kind: str):
     return header
 
 
-def imager_cards(header) -> tuple[dict[str, Any], tuple[str, ...]]:
+def imager_cards(header: fits.Header) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what is to be kept of an imager's header: its own cards and its history."""
     cards = {
         card.keyword: (card.value, card.comment)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import DataError
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 __all__ = ["Plane", "read_planes"]
 
@@ -34,7 +37,7 @@ class Plane:
     header: Any
     path: Path
 
-    def wcs(self):
+    def wcs(self) -> WCS:
         """Return the celestial WCS."""
         from astropy.wcs import WCS, FITSFixedWarning
 

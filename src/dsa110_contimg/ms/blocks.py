@@ -18,7 +18,8 @@ __all__ = ["CASACORE", "in_order"]
 #: Held by whoever is in casacore.
 CASACORE = threading.Lock()
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -32,7 +33,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
         What it is called with.
     """
     threads = len(os.sched_getaffinity(0))
-    waiting: deque[Future] = deque()
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:

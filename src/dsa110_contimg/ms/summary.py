@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def length_edges(length_m: np.ndarray) -> np.ndarray:
 
 
 def turn_towards(
-    uvw_m: np.ndarray, freq_hz: np.ndarray, centre: Sequence[float], direction: Sequence[float]
+    uvw_m: np.ndarray, freq_hz: np.ndarray, centre: np.ndarray, direction: np.ndarray
 ) -> np.ndarray:
     """Return what visibilities are multiplied with to move their phase centre.
 
@@ -108,7 +109,7 @@ def turn_towards(
         Baselines as in a Measurement Set, m: second minus first antenna.
     freq_hz : (n_chan,) array
         Channels, Hz.
-    centre, direction : pair of float
+    centre, direction : (2,) array
         Old and new phase centre, right ascension and declination, rad.
 
     Returns
@@ -143,9 +144,9 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
     """
     from casacore.tables import table
 
-    def column(name: str, part: str = "", first: int = 0, n: int = -1, step: int = 1) -> Any:
+    def column(name: str, part: str = "", step: int = 1) -> Any:
         with table(os.fspath(Path(ms) / part), ack=False) as reader:
-            return reader.getcol(name, first, n, step)
+            return reader.getcol(name, rowincr=step)
 
     freq_hz = column("CHAN_FREQ", "SPECTRAL_WINDOW")[0]
     names = column("NAME", "ANTENNA")
@@ -157,14 +158,14 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
     centre = column("PHASE_DIR", "FIELD")[0, 0]
     towards = None if towards_deg is None else np.deg2rad(towards_deg)
     if towards is not None and _apart_deg(centre, towards) > FIELD_DEG:
-        towards = None
+        towards = towards_deg = None
     step = _step(len(times), SAMPLE // (n_pol * n_chan), len(times) // len(np.unique(times)))
-    sample = {"first": 0, "n": -1, "step": step}
-    data = column("DATA", **sample).astype(np.complex64)
-    data[column("FLAG", **sample)] = np.nan
+    sample = partial(column, step=step)
+    data = sample("DATA").astype(np.complex64)
+    data[sample("FLAG")] = np.nan
     data = data.swapaxes(0, 1)  # (n_chan, n_row, n_pol)
-    antenna1, antenna2 = column("ANTENNA1", **sample), column("ANTENNA2", **sample)
-    uvw_m = column("UVW", **sample).T
+    antenna1, antenna2 = sample("ANTENNA1"), sample("ANTENNA2")
+    uvw_m = sample("UVW").T
     length = np.hypot(*uvw_m[:2])
     if towards is not None:
         data *= turn_towards(uvw_m, freq_hz, centre, towards)[..., None]
@@ -181,7 +182,7 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
     both = np.concatenate([data, data.conj()], axis=1)  # the phase as each antenna has it
     return {
         "polarizations": polarizations,
-        "towards_deg": None if towards is None else list(towards_deg),
+        "towards_deg": None if towards_deg is None else list(towards_deg),
         "n_sampled": len(time_index) * n_chan * n_pol,
         "frequency": {"freq_hz": freq_hz.tolist()}
         | summarise(data.reshape(-1, n_pol), channels, n_chan, polarizations),
