@@ -28,8 +28,7 @@ from ..ms.summary import summarise_ms
 from ..telescope.smearing import Smearing, half_power_deg
 from . import mstransform
 from .correct import correct_ms
-from .plan import LEAST_COMMON_ANTENNAS
-from .tables import KINDS, NO_SOLUTION
+from .tables import KINDS, LEAST_COMMON_ANTENNAS, NO_SOLUTION
 
 __all__ = ["Averaging", "apply_calibration", "choose_averaging", "choose_candidate"]
 
@@ -106,7 +105,7 @@ def choose_candidate(
     candidates: Sequence[Candidate], tile: Mapping[str, Any]
 ) -> tuple[Candidate | None, list[str]]:
     """Return the first usable candidate, and why those before it were passed over."""
-    reasons = []
+    reasons: list[str] = []
     for candidate in candidates:
         reason = why_unusable(candidate, tile)
         if reason is None:

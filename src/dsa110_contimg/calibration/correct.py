@@ -12,6 +12,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class Corrector:
             by_channel, by_time = 1 / solutions.at_frequencies(freq_hz), 1 / gains
         # Neither NaN nor the inverse of zero is a solution.
         solved = np.isfinite(by_time)
-        usable = np.isfinite(by_channel) & solved.all(axis=0)[:, None]
+        usable = np.isfinite(by_channel) & np.all(solved, axis=0)[:, None]
         self._first = np.where(usable, by_channel, 0).astype(np.complex64)
         self._second = self._first.conj()
         self._unusable = ~usable
@@ -108,7 +109,15 @@ class Corrector:
         ]
         return Averaged(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _block(self, data, flags, weights, when, antenna1, antenna2):
+    def _block(
+        self,
+        data: np.ndarray,
+        flags: np.ndarray,
+        weights: np.ndarray,
+        when: np.ndarray,
+        antenna1: np.ndarray,
+        antenna2: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n_rows, _, n_pol = data.shape
         bad = flags | self._unusable[antenna1] | self._unusable[antenna2]
         corrected = self._first[antenna1]
@@ -181,18 +190,18 @@ def correct_ms(ms: Path, out: Path, prefix: Path, channels: int, *, use_delay: b
     _copy_subtables(ms, out, channels)
 
 
-def _read(main, rows: slice, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read(main: Any, rows: slice, kept: np.ndarray) -> list[np.ndarray]:
     """Return data, flags and weights of the rows that are kept."""
     weights = "WEIGHT_SPECTRUM" if "WEIGHT_SPECTRUM" in main.colnames() else "WEIGHT"
     with CASACORE:
-        columns = [
+        columns: list[np.ndarray] = [
             main.getcol(name, rows.start, rows.stop - rows.start)
             for name in ("DATA", "FLAG", weights)
         ]
-    return tuple(column[kept] for column in columns)
+    return [column[kept] for column in columns]
 
 
-def _put(new, start: int, averaged: Averaged) -> None:
+def _put(new: Any, start: int, averaged: Averaged) -> None:
     n_rows = len(averaged.data)
     good = ~averaged.flags
     mean = averaged.weights.sum(axis=1) / np.maximum(good.sum(axis=1), 1)

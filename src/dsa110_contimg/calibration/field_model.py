@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..catalogs import calibrators, catalogue
 from ..telescope.beam import TileBeam, separation_rad
@@ -113,12 +114,16 @@ def _near(catalog: pd.DataFrame, beam: TileBeam, calibrator: calibrators.Calibra
     )
 
 
-def _mean_apparent(beam: TileBeam, ra_deg, dec_deg, flux_jy: np.ndarray) -> np.ndarray:
+def _mean_apparent(
+    beam: TileBeam, ra_deg: ArrayLike, dec_deg: ArrayLike, flux_jy: np.ndarray
+) -> np.ndarray:
     """Return fluxes averaged over channels times the beam averaged over the tile, Jy."""
     return np.atleast_1d(beam.response(ra_deg, dec_deg)) * flux_jy.mean(axis=1)
 
 
-def direction_offsets(ra_deg, dec_deg, ra0_deg: float, dec0_deg: float, mjd: float) -> np.ndarray:
+def direction_offsets(
+    ra_deg: ArrayLike, dec_deg: ArrayLike, ra0_deg: float, dec0_deg: float, mjd: float
+) -> np.ndarray:
     """Return ``(l, m, n - 1)`` of ICRS directions about a phase centre, shape ``(n, 3)``.
 
     Baselines are apparent, so offsets are formed between apparent directions and then turned to the

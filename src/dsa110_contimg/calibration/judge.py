@@ -52,7 +52,7 @@ MODEL_OVER_CORRECTED = (1.5, 5.0)
 
 
 def judge_solution(
-    solutions: Mapping[str, Solution | None],
+    solutions: Mapping[str, Solution],
     sidecar: Sidecar,
     *,
     normalised: bool = True,
@@ -67,7 +67,7 @@ def judge_solution(
     Parameters
     ----------
     solutions : mapping
-        ``kcal``, ``bcal``, ``gcal`` to solutions, None for one that was not found.
+        ``kcal``, ``bcal``, ``gcal`` to solutions, those that were found.
     sidecar : Sidecar
         Its verdict is lowered where a gate is missed.
     normalised : bool
@@ -77,7 +77,7 @@ def judge_solution(
     names : mapping, optional
         Antenna names by number.
     """
-    missing = [kind for kind in KINDS if solutions.get(kind) is None]
+    missing = [kind for kind in KINDS if kind not in solutions]
     if missing:
         sidecar.fail(f"CASA found no solution for {', '.join(missing)}")
         return {}

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..catalogs.calibrators import Calibrator
 from ..core.options import CalibrationOptions
 from ..core.times import night_of
+from .tables import LEAST_COMMON_ANTENNAS
 
 __all__ = ["CalibrationPlan", "find_transits", "plan_calibration", "why_unfit"]
 
@@ -27,8 +29,6 @@ GAP_S = 5.0
 BAND_CENTRE_HZ = 1.405e9
 #: Solutions that a group may fall back on, the first included.
 MAX_CANDIDATES = 3
-#: A solution must have this share of a group's antennas.
-LEAST_COMMON_ANTENNAS = 0.5
 
 
 class GroupLike(Protocol):
@@ -47,20 +47,8 @@ class GroupLike(Protocol):
     n_channels: int
 
 
-class CalibratorLike(Protocol):
-    """What the plan needs of a calibrator; see `catalogs.Calibrator`."""
-
-    name: str
-    ra_deg: float
-    dec_deg: float
-    steady: bool
-    anchor: str
-
-    def flux(self, freq_hz: float) -> float: ...
-
-
 #: Share of a calibrator in its field, for a declination of the pointing.
-ShareOf = Callable[[CalibratorLike, float], float]
+ShareOf = Callable[[Calibrator, float], float]
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,7 @@ class CalibrationPlan:
 
 def plan_calibration(
     groups: Sequence[GroupLike],
-    calibrators: Sequence[CalibratorLike],
+    calibrators: Sequence[Calibrator],
     options: CalibrationOptions,
     records: Mapping[str, Mapping[str, Any]] | None = None,
     verdicts: Mapping[str, str] | None = None,
@@ -144,7 +132,7 @@ def plan_calibration(
 
 def find_transits(
     groups: Sequence[GroupLike],
-    calibrators: Sequence[CalibratorLike],
+    calibrators: Sequence[Calibrator],
     options: CalibrationOptions,
     share: ShareOf | None = None,
 ) -> dict[str, str]:
@@ -214,7 +202,7 @@ def _one_tile_each(
     return kept
 
 
-def _apparent_flux(calibrator: CalibratorLike, offset_deg: float) -> float:
+def _apparent_flux(calibrator: Calibrator, offset_deg: float) -> float:
     """Return the flux at transit times the beam, Jy."""
     from ..telescope.beam import airy_power
 
@@ -224,7 +212,7 @@ def _apparent_flux(calibrator: CalibratorLike, offset_deg: float) -> float:
 
 def _still_holds(record: Mapping[str, Any], verdicts: Mapping[str, str]) -> bool:
     chosen = record.get("chosen")
-    return bool(chosen) and verdicts.get(chosen) != "fail"
+    return chosen is not None and verdicts.get(chosen) != "fail"
 
 
 def _middle_mjd(group: GroupLike) -> float:

@@ -82,7 +82,9 @@ def over_mean(gains: np.ndarray) -> np.ndarray:
     return gains / (np.nansum(np.abs(gains), axis=0) / count + 1e-30)
 
 
-def _pair(axes, values: np.ndarray, span: tuple[float, float], label: str, name: str) -> None:
+def _pair(
+    axes: np.ndarray, values: np.ndarray, span: tuple[float, float], label: str, name: str
+) -> None:
     amplitude, phase = np.abs(values), np.rad2deg(np.angle(values))
     for axis, image, what in (
         (axes[0], amplitude, f"{name}: amplitude"),

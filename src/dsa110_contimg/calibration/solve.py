@@ -334,20 +334,22 @@ def _solve_and_judge(
     with session() as casa:
         solved = solve(casa, copy, folder, reference, options)
         sidecar.timings_s["solve"] = time.monotonic() - started
-        solutions = {kind: read_solution(table) for kind, table in solved.items()}
+        read = {kind: read_solution(table) for kind, table in solved.items()}
+        solutions = {kind: solution for kind, solution in read.items() if solution is not None}
         sidecar.qa |= judge_solution(
-            {k: solutions.get(k) for k in KINDS},
+            {k: solutions[k] for k in KINDS if k in solutions},
             sidecar,
             normalised=options.mode != "quick",
             names=dict(enumerate(summary["names"])),
         )
-        if all(solutions.get(k) is not None for k in KINDS):
+        if all(k in solutions for k in KINDS):
+            low, high = summary["freq_hz"]
             judge_timeline(solutions.get("timeline"), sidecar)
             judge_corrected(copy, {k: solutions[k] for k in KINDS}, options, sidecar)
             plot_calibration(
                 figure,
                 solutions,
-                np.linspace(*summary["freq_hz"], summary["n_channels"]),
+                np.linspace(low, high, summary["n_channels"]),
                 f"{sidecar.qa['calibrator']}, {sidecar.qa['group']}: {sidecar.verdict}",
             )
             _use_short(solved, solutions, options, sidecar)
@@ -356,7 +358,7 @@ def _solve_and_judge(
 
 def _use_short(
     solved: dict[str, Path],
-    solutions: Mapping[str, Solution | None],
+    solutions: Mapping[str, Solution],
     options: CalibrationOptions,
     sidecar: Sidecar,
 ) -> None:

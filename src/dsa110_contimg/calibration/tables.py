@@ -17,6 +17,8 @@ KINDS = ("kcal", "bcal", "gcal")
 
 #: Flagged in all but this much, an antenna counts as absent.
 ABSENT = 0.99
+#: A calibration must have this share of the antennas of what it is applied to.
+LEAST_COMMON_ANTENNAS = 0.5
 #: File in a table's folder that says that there is no solution.
 NO_SOLUTION = "NO_SOLUTION.txt"
 

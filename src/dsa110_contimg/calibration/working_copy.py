@@ -243,6 +243,7 @@ def _average(
             total = sums if total is None else total + sums
             timeline.append(sums.merge_channels(coarse).average(variance))
             variances.append(variance)
+        assert total is not None  # a bin has an integration
         typical = _nanmedian(np.stack(variances, axis=1))
         bins.append(total.merge_channels(fine).average(typical))
     return bins, timeline
