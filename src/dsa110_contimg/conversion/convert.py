@@ -100,7 +100,7 @@ class _Buffer:
             return weights, None
         n = self.vis.shape[1] // dsa110.N_SUBBANDS
         for subband in np.flatnonzero(~self.uneven):
-            channels = _channels(subband, n)
+            channels = _channels(int(subband), n)
             self.nsamples[:, channels] = self.samples[subband][:, np.newaxis]
         weights, constant = row_weights(self.nsamples, self.flags)
         return weights, None if constant else self.nsamples
@@ -163,7 +163,7 @@ class _Reader:
         # One polarization after the other, as the files' chunks hold them: HDF5 then copies runs of
         # channels instead of single values, six times faster. As many axes as in the files, for
         # HDF5 is slow between arrays of different rank.
-        self.raw = {
+        self.raw: dict[str, np.ndarray] = {
             name: np.empty((n_pol, n_bl, 1, self.n, 1), dtype)
             for name, dtype in (
                 ("visdata", np.complex64),
@@ -248,7 +248,7 @@ class _Reader:
 
 
 #: The reader of a worker process, set when the process is forked.
-_reader: _Reader | None = None
+_reader: _Reader
 
 
 def _start_worker(reader: _Reader) -> None:

@@ -147,7 +147,7 @@ def extend_flags(flags: np.ndarray) -> np.ndarray:
     (n_times, n_baselines, n_chan, n_pol) bool
         Extended flags.
     """
-    either = flags.any(axis=-1)
+    either = np.any(flags, axis=-1)
     filled = either.copy()
     filled[:, :, 1:-1] |= either[:, :, :-2] & either[:, :, 2:]
     filled[1:-1] |= either[:-2] & either[2:]

@@ -14,7 +14,6 @@ import itertools
 import json
 import logging
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -255,11 +254,13 @@ def _records(
     new: list[int] = []
     for path, size, mtime_ns in listing:
         record = known.get(path)
-        # What lacked permission or met a bad disk may be readable now, though it has not changed.
-        unsure = record is None or trouble_in(record.reason) is not None
-        if unsure or record.size != size or record.mtime_ns != mtime_ns:
-            match = FILE_NAME.fullmatch(os.path.basename(path))
-            record = _from_name(path, size, mtime_ns, match)
+        if (
+            record is None
+            or (record.size, record.mtime_ns) != (size, mtime_ns)
+            # What lacked permission or met a bad disk may be readable now, though it is the same.
+            or trouble_in(record.reason) is not None
+        ):
+            record = _from_name(path, size, mtime_ns)
             if not record.reason:
                 new.append(len(records))
         records.append(record)
@@ -270,7 +271,10 @@ def _records(
     return records
 
 
-def _from_name(path: str, size: int, mtime_ns: int, match: re.Match) -> SubbandFile:
+def _from_name(path: str, size: int, mtime_ns: int) -> SubbandFile:
+    match = FILE_NAME.fullmatch(os.path.basename(path))
+    if match is None:
+        raise DataError(f"{path}: not the name of a subband's file, <start>_sbNN.hdf5")
     reason = "" if size >= 0 else "broken link, or removed"
     try:
         moment = dt.datetime.fromisoformat(match[1] + "+00:00").timestamp()
@@ -357,11 +361,17 @@ def _by_path(record: SubbandFile) -> str:
     return record.path
 
 
+def _start(record: SubbandFile) -> float:
+    """Return when the data of a file that can be used begin, MJD."""
+    assert record.start_mjd is not None
+    return record.start_mjd
+
+
 def _clusters(records: list[SubbandFile]) -> list[list[SubbandFile]]:
     """Split files into runs that begin at the same time."""
     clusters: list[list[SubbandFile]] = []
     for record in sorted(records, key=lambda r: (r.start_mjd, r.subband, r.path)):
-        if clusters and (record.start_mjd - clusters[-1][0].start_mjd) * _DAY_S < _SAME_START_S:
+        if clusters and (_start(record) - _start(clusters[-1][0])) * _DAY_S < _SAME_START_S:
             clusters[-1].append(record)
         else:
             clusters.append([record])
@@ -412,7 +422,7 @@ def _distance_s(moment: float, start: float, end: float) -> float:
 
 def _shape(record: SubbandFile) -> tuple:
     return (
-        round(record.start_mjd * _DAY_S, 2),
+        round(_start(record) * _DAY_S, 2),
         record.n_integrations,
         record.n_channels,
         record.n_baselines,
@@ -474,13 +484,13 @@ def _group(
     else:
         state = "degraded" if len(chosen) >= options.min_subbands else "failed"
     first = min(chosen.values(), key=lambda r: r.subband)
-    identity = group_id(first.start_mjd)
+    identity = group_id(_start(first))
     return Group(
         id=identity,
         night=night_of(identity),
         state=state,
         files={sb: r.path for sb, r in sorted(chosen.items())},
-        start_mjd=first.start_mjd,
+        start_mjd=_start(first),
         duration_s=first.n_integrations * first.integration_s,
         n_integrations=first.n_integrations,
         dec_app_deg=first.dec_app_deg,
@@ -563,7 +573,7 @@ def _events(groups: Sequence[Group]) -> list[dict]:
         pair = {"before": before.id, "after": after.id}
         if gap > _GAP_S and before.duration_s:
             events.append({"kind": "gap", **pair, "seconds": round(gap, 1)})
-        if None in (before.dec_app_deg, after.dec_app_deg):
+        if before.dec_app_deg is None or after.dec_app_deg is None:
             continue
         slew = after.dec_app_deg - before.dec_app_deg
         if abs(slew) > _SLEW_DEG:
@@ -643,8 +653,7 @@ def make_group(target: Path, paths: Sequence[Path]) -> None:
     records = []
     for path in paths:
         stat = path.stat()
-        name = FILE_NAME.fullmatch(path.name)
-        records.append(_examine(_from_name(str(path), stat.st_size, stat.st_mtime_ns, name)))
+        records.append(_examine(_from_name(str(path), stat.st_size, stat.st_mtime_ns)))
     decided = InventoryOptions(min_subbands=1, wait_s=0.0)
     (sidecar.qa["group"],) = group_files(records, decided, time.time()).to_dict()["groups"]
     sidecar.write(target, packages=("h5py", "astropy"))
