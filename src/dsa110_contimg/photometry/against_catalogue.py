@@ -108,7 +108,7 @@ def fit_pointing(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any] | None:
     sigma = np.hypot((table.flux_err_jy / table.catalog_flux_jy).to_numpy(), CATALOG_SCATTER)
     assumed = np.log(beam.response(ra, dec))
 
-    def residuals(parameters):
+    def residuals(parameters: np.ndarray) -> np.ndarray:
         scale, east, north = parameters
         moved = beam.response(ra - east / np.cos(np.deg2rad(dec)), dec - north)
         return (ratio - scale - np.log(np.maximum(moved, 1e-9)) + assumed) / sigma
@@ -183,7 +183,7 @@ def combine_pointing(fits: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]
     }
 
 
-def _offsets(ra, dec, beam: TileBeam) -> tuple[np.ndarray, np.ndarray]:
+def _offsets(ra: np.ndarray, dec: np.ndarray, beam: TileBeam) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets (east, north, deg) from the middle of the pointings."""
     from ..telescope.beam import unit_vector
 
@@ -193,7 +193,9 @@ def _offsets(ra, dec, beam: TileBeam) -> tuple[np.ndarray, np.ndarray]:
     return east, dec - dec0
 
 
-def _slopes(ra, dec, ratio, sigma, beam: TileBeam) -> tuple[float, float]:
+def _slopes(
+    ra: np.ndarray, dec: np.ndarray, ratio: np.ndarray, sigma: np.ndarray, beam: TileBeam
+) -> tuple[float, float]:
     """Return the slopes of a plane through the logarithms of the ratios, per degree."""
     east, north = _offsets(ra, dec, beam)
     basis = np.stack([np.ones_like(east), east, north], axis=1) / sigma[:, None]

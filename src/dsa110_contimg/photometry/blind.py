@@ -111,7 +111,9 @@ def _known(plane: Plane, catalog: pd.DataFrame) -> pd.DataFrame:
     return known.assign(fitted_jy=np.maximum(np.nan_to_num(fit.flux), 0))
 
 
-def _noise(image: np.ndarray, blank: np.ndarray, predicted, beam_px: float) -> np.ndarray:
+def _noise(
+    image: np.ndarray, blank: np.ndarray, predicted: np.ndarray | None, beam_px: float
+) -> np.ndarray:
     """Return the noise: what the weights predict, or what is measured around where that is more."""
     measured = local_rms(np.where(blank, np.nan, image), beam_px)
     if predicted is not None:

@@ -187,7 +187,13 @@ def fit_flux(measured: np.ndarray, error: np.ndarray, catalog: np.ndarray) -> di
     }
 
 
-def _huber(measured, sigma, catalog, n_terms: int, start) -> tuple[np.ndarray, np.ndarray]:
+def _huber(
+    measured: np.ndarray,
+    sigma: np.ndarray,
+    catalog: np.ndarray,
+    n_terms: int,
+    start: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit a slope, with `n_terms` 2 an intercept, too; return terms and their covariance."""
     design = (np.stack([catalog, np.ones_like(catalog)], 1) / sigma[:, None])[:, :n_terms]
     solved = optimize.least_squares(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 from scipy import fft, ndimage, sparse
 from scipy.spatial import cKDTree
 
@@ -179,7 +180,9 @@ def forced_fit(plane: Plane, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Fit:
     return Fit(flux, error, local_rms, coverage, blended, shift_deg)
 
 
-def without_sources(plane: Plane, ra_deg, dec_deg, flux: np.ndarray) -> np.ndarray:
+def without_sources(
+    plane: Plane, ra_deg: ArrayLike, dec_deg: ArrayLike, flux: np.ndarray
+) -> np.ndarray:
     """Return the image without beams of given fluxes (Jy) at given positions."""
     x, y, jacobian = _pixels(plane.wcs, ra_deg, dec_deg)
     shape_inverse = _beam_shape(plane.beam_deg, jacobian)
@@ -197,7 +200,9 @@ def without_sources(plane: Plane, ra_deg, dec_deg, flux: np.ndarray) -> np.ndarr
     return left
 
 
-def _pixels(wcs: WCS, ra_deg, dec_deg):
+def _pixels(
+    wcs: WCS, ra_deg: ArrayLike, dec_deg: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pixel positions and the Jacobian d(x, y)/d(east, north), pixels/deg, at each."""
     step = 1e-3
     ra, dec = np.asarray(ra_deg, float), np.asarray(dec_deg, float)
@@ -214,7 +219,7 @@ def _pixels(wcs: WCS, ra_deg, dec_deg):
     return np.asarray(x), np.asarray(y), jacobian
 
 
-def _beam_shape(beam_deg, jacobian: np.ndarray) -> np.ndarray:
+def _beam_shape(beam_deg: tuple[float, float, float], jacobian: np.ndarray) -> np.ndarray:
     """Return the inverse covariance of the beam in pixels, (n, 2, 2)."""
     major, minor, angle = beam_deg
     axis = np.array([np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))])  # east, north
@@ -241,7 +246,9 @@ def gather_pixels(array: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
     return values
 
 
-def _annulus(plane: Plane, row, column, major_px: float, minor_px: float):
+def _annulus(
+    plane: Plane, row: np.ndarray, column: np.ndarray, major_px: float, minor_px: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise and the background from an annulus: MAD and median, clipped at 3 sigma.
 
     Noise is correlated over the beam: every half beam is sample enough.
@@ -306,7 +313,14 @@ def _toeplitz(acf: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
     return (vectors * np.maximum(values, 1e-6)) @ vectors.T
 
 
-def _centroids(stamps, valid, beam, dx, dy, shape_inverse) -> np.ndarray:
+def _centroids(
+    stamps: np.ndarray,
+    valid: np.ndarray,
+    beam: np.ndarray,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    shape_inverse: np.ndarray,
+) -> np.ndarray:
     """Return centroid offsets in pixels: least squares of the beam and its two derivatives."""
     basis = np.stack([beam, beam * dx, beam * dy], -1) * valid[..., None]
     normal = np.einsum("npi,npj->nij", basis, basis)
@@ -338,7 +352,9 @@ class _Members:
     local_rms: np.ndarray
 
 
-def _groups(x, y, usable, radius: float) -> Iterator[np.ndarray]:
+def _groups(
+    x: np.ndarray, y: np.ndarray, usable: np.ndarray, radius: float
+) -> Iterator[np.ndarray]:
     """Yield the indices of sources that are linked by distances below `radius`, two or more."""
     index = np.flatnonzero(usable)
     pairs = cKDTree(np.stack([x[index], y[index]], 1)).query_pairs(radius, output_type="ndarray")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -88,7 +89,7 @@ def open_planes(image: str | Path) -> Iterator[list[Plane]]:
             file.close()
 
 
-def _plane(image: Path, hdu, index: int, files: dict) -> Plane:
+def _plane(image: Path, hdu: Any, index: int, files: dict[str, fits.HDUList]) -> Plane:
     header = hdu.header
     data = hdu.data.reshape(hdu.data.shape[-2:])
 
@@ -119,14 +120,14 @@ def _plane(image: Path, hdu, index: int, files: dict) -> Plane:
     )
 
 
-def _frequency(header) -> float:
+def _frequency(header: fits.Header) -> float:
     for axis in range(1, header.get("NAXIS", 0) + 1):
         if str(header.get(f"CTYPE{axis}", "")).startswith("FREQ"):
             return float(header[f"CRVAL{axis}"])
     return float(header.get("RESTFRQ") or header.get("RESTFREQ") or np.nan)
 
 
-def _mean_mjd(image: Path, header) -> float:
+def _mean_mjd(image: Path, header: fits.Header) -> float:
     """Return the mean time of an image: its card, else the middle of the tile its name holds."""
     if "MJD-AVG" in header:
         return float(header["MJD-AVG"])

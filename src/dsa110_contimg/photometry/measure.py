@@ -136,7 +136,9 @@ def measure(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> 
     )
 
 
-def _follow(plane: Plane, ra, dec, options: PhotometryOptions) -> tuple[Fit, np.ndarray]:
+def _follow(
+    plane: Plane, ra: np.ndarray, dec: np.ndarray, options: PhotometryOptions
+) -> tuple[Fit, np.ndarray]:
     """Fit at the catalogue positions, or where the image as a whole has them.
 
     Returns
@@ -169,9 +171,9 @@ def _median_offset(shift: np.ndarray) -> tuple[np.ndarray, float]:
 def _in_field(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> pd.DataFrame:
     """Return the sources inside the field, with their ``pb`` and ``mjd``."""
     rows, columns = plane.data.shape
-    centre = plane.wcs.all_pix2world((columns - 1) / 2, (rows - 1) / 2, 0)
+    ra0, dec0 = plane.wcs.all_pix2world((columns - 1) / 2, (rows - 1) / 2, 0)
     reach = np.deg2rad(np.hypot(rows, columns) * max(np.abs(plane.wcs.wcs.cdelt)))
-    near = _cos_separation(*centre, catalog.ra_deg, catalog.dec_deg) > np.cos(min(reach, 1.5))
+    near = _cos_separation(ra0, dec0, catalog.ra_deg, catalog.dec_deg) > np.cos(min(reach, 1.5))
     catalog = catalog[near]
     x, y = plane.wcs.all_world2pix(catalog.ra_deg.to_numpy(), catalog.dec_deg.to_numpy(), 0)
     row, column = (np.rint(np.nan_to_num(p, nan=-1e6)).astype(int) for p in (y, x))
@@ -179,6 +181,7 @@ def _in_field(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -
         pb = gather_pixels(plane.response, row, column)
         inside = pb >= max(options.pb_limit, 1e-6)
     else:
+        assert plane.sensitivity is not None  # of a mosaic
         weight = gather_pixels(plane.sensitivity, row, column)
         best = np.nanmax(plane.sensitivity[::4, ::4], initial=0.0)
         inside = weight > 0
@@ -190,7 +193,7 @@ def _in_field(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -
     return catalog.assign(pb=pb, mjd=mjd)[inside]
 
 
-def _cos_separation(ra0, dec0, ra, dec):
+def _cos_separation(ra0: float, dec0: float, ra: pd.Series, dec: pd.Series) -> pd.Series:
     ra0, dec0, ra, dec = (np.deg2rad(a) for a in (ra0, dec0, ra, dec))
     return np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
 

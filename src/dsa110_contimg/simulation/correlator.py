@@ -17,14 +17,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..catalogs import catalogue
 from ..catalogs.calibrators import Calibrator
 from ..core.errors import ConfigError
 from ..telescope import beam, dsa110
 from ..telescope.dsa110 import C_M_S
+
+if TYPE_CHECKING:
+    import h5py
+    from astropy.time import Time
 
 __all__ = [
     "Geometry",
@@ -141,8 +147,8 @@ def antenna_order(count: int = 96) -> np.ndarray:
     for arm in dict.fromkeys(arms):
         members = active[arms == arm]
         share = max(1, round(count * len(members) / len(active)))
-        chosen += list(members[np.linspace(0, len(members) - 1, share).round().astype(int)])
-    rest = [a for a in active if a not in chosen]
+        chosen += members[np.linspace(0, len(members) - 1, share).round().astype(int)].tolist()
+    rest = [a for a in active.tolist() if a not in chosen]
     chosen = (chosen + rest)[:count] if len(chosen) < count else chosen[-count:]
     head = [a for a in _OUT_OF_ORDER if a in active]
     body = [a for a in sorted(chosen) if a not in head]
@@ -153,7 +159,9 @@ def antenna_order(count: int = 96) -> np.ndarray:
 # Directions
 
 
-def apparent_directions(ra_deg, dec_deg, mjd: float) -> tuple[np.ndarray, np.ndarray]:
+def apparent_directions(
+    ra_deg: ArrayLike, dec_deg: ArrayLike, mjd: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return hour angle and apparent declination, rad, of ICRS directions at the telescope.
 
     Precession, nutation, aberration (annual and diurnal), light deflection and polar motion are
@@ -166,7 +174,7 @@ def apparent_directions(ra_deg, dec_deg, mjd: float) -> tuple[np.ndarray, np.nda
     return seen.ha.rad, seen.dec.rad
 
 
-def meridian_icrs(dec_app_deg: float, mjd) -> tuple[np.ndarray, np.ndarray]:
+def meridian_icrs(dec_app_deg: float, mjd: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return the ICRS directions, deg, of hour angle 0 at an apparent declination at some times."""
     import astropy.units as u
     from astropy.coordinates import ICRS, HADec
@@ -191,7 +199,7 @@ def transit_mjd(ra_deg: float, dec_deg: float, day_mjd: float) -> float:
     return mjd
 
 
-def _time(mjd):
+def _time(mjd: ArrayLike) -> Time:
     from astropy.time import Time
 
     dsa110.location()  # sets the Earth-rotation data to those installed
@@ -250,11 +258,11 @@ class Source:
             spectrum=calibrator,
         )
 
-    def factor(self, mjd):
+    def factor(self, mjd: float) -> float:
         """Return flux over quiescent flux at some time."""
         return 1 + self.amplitude * np.exp(-0.5 * ((mjd - self.peak_mjd) / self.width_days) ** 2)
 
-    def flux(self, freq_hz, mjd: float):
+    def flux(self, freq_hz: ArrayLike, mjd: float) -> Any:
         """Return the flux density, Jy, at frequencies in Hz and a time."""
         if self.spectrum is not None:
             return self.spectrum.flux(freq_hz) * self.factor(mjd)
@@ -320,7 +328,7 @@ def phasors(path_m: np.ndarray, freq_hz: np.ndarray) -> np.ndarray:
     Frequencies are evenly spaced. Phases are reduced in double precision before they are cut.
     """
 
-    def unit(turns):
+    def unit(turns: np.ndarray) -> np.ndarray:
         angle = (2 * np.pi * (turns - np.round(turns))).astype(np.float32)
         return np.cos(angle) + 1j * np.sin(angle)
 
@@ -333,9 +341,11 @@ def phasors(path_m: np.ndarray, freq_hz: np.ndarray) -> np.ndarray:
     return out
 
 
-def correlate(geometry: Geometry, k: int, sub: int, freq_hz: np.ndarray, drift) -> np.ndarray:
+def correlate(
+    geometry: Geometry, k: int, sub: int, freq_hz: np.ndarray, drift: np.ndarray
+) -> np.ndarray:
     """Return the visibilities of one integration, (n_chan, n_ant, n_ant): first, second antenna."""
-    total = 0
+    total = np.zeros((), np.complex64)
     for t in range(k * sub, (k + 1) * sub):
         seen = beam.airy_from_sine(geometry.sine[t], freq_hz[:, None])
         flux = np.array([s.flux(freq_hz, geometry.mjd[t]) for s in geometry.sky]).T
@@ -488,7 +498,7 @@ def write_uvh5(
     os.replace(unfinished, path)
 
 
-def _append(group, name: str, values: np.ndarray) -> None:
+def _append(group: h5py.Group, name: str, values: np.ndarray) -> None:
     """Write a dataset that begins empty and grows, which gives it the correlator's small chunks."""
     shape = values.shape[1:]
     dataset = group.create_dataset(

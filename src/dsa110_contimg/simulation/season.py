@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -210,26 +210,18 @@ def _neighbours(centre: Source, share: float, rng: np.random.Generator) -> list[
     return found
 
 
-def _variables(options: SimulationOptions, plan: Plan, ra, dec) -> list[Source]:
+def _variables(
+    options: SimulationOptions, plan: Plan, ra: np.ndarray, dec: np.ndarray
+) -> list[Source]:
     """Return a deep dip and a weaker flare, away from the calibrator, both in well-seen places."""
     night = max(0, len(plan.starts) - 2)
     tile = len(ra) // 2
     peak = float(np.mean(plan.starts[night]))
-    where = [(ra[tile] % 360, dec[tile] + 0.3), (ra[-1] % 360, dec[-1] - 0.35)]
-    common = {"peak_mjd": peak, "width_days": 0.35}
+    dip = float(ra[tile] % 360), float(dec[tile] + 0.3)
+    flare = float(ra[-1] % 360), float(dec[-1] - 0.35)
     return [
-        Source(
-            catalogue.iau_name(*where[0]), *map(float, where[0]), 0.6, -0.4, "ese", -0.55, **common
-        ),
-        Source(
-            catalogue.iau_name(*where[1]),
-            *map(float, where[1]),
-            0.25,
-            -0.2,
-            "flare",
-            0.35,
-            **common,
-        ),
+        Source(catalogue.iau_name(*dip), *dip, 0.6, -0.4, "ese", -0.55, peak, 0.35),
+        Source(catalogue.iau_name(*flare), *flare, 0.25, -0.2, "flare", 0.35, peak, 0.35),
     ]
 
 
@@ -588,7 +580,16 @@ def _firsts(plan: Plan) -> Iterator[float]:
     return (starts[0] for starts in plan.starts)
 
 
-def _make_tile(options, instrument, plan, sky, dead, night, number, start) -> _Tile:
+def _make_tile(
+    options: SimulationOptions,
+    instrument: Instrument,
+    plan: Plan,
+    sky: Sky,
+    dead: dict[int, str],
+    night: int,
+    number: int,
+    start: float,
+) -> _Tile:
     hours = (instrument.times_mjd(start) - plan.starts[night][0]) * 24
     last_of_night = start == plan.starts[night][-1]
     return _Tile(
@@ -664,7 +665,7 @@ def _write_csv(path: Path, columns: Sequence[str], sky: Sky) -> None:
 def _config_text(truth: Truth) -> str:
     import yaml
 
-    content = {
+    content: dict[str, Any] = {
         "incoming": str(truth.incoming),
         "results": str(truth.folder / "results"),
         "catalog": str(truth.folder / "catalog.csv"),
@@ -685,8 +686,8 @@ def read_truth(out: Path) -> Truth:
     sky = []
     with (out / "truth" / "sources.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            text = {k: row.pop(k) for k in ("name", "kind")}
-            source = Source(**text, **{k: float(v) for k, v in row.items()})
+            values: Any = {k: v if k in ("name", "kind") else float(v) for k, v in row.items()}
+            source = Source(**values)
             if source.kind == "calibrator":
                 spectrum = known.get(source.name) or calibrators.find_calibrator(source.name)
                 source = dataclasses.replace(source, spectrum=spectrum)
