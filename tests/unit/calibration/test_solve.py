@@ -118,7 +118,7 @@ def test_subband_without_solutions_is_a_warning():
 
 
 def test_missing_solution_is_a_failure_not_a_crash():
-    sidecar, figures = verdict(good() | {"bcal": None, "gcal": None})
+    sidecar, figures = verdict({"kcal": good()["kcal"]})
     assert sidecar.verdict == "fail"
     assert "bcal, gcal" in sidecar.reasons[0]
     assert figures == {}
