@@ -16,9 +16,10 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..ms.tile import Tile
 from ..telescope.beam import TileBeam
@@ -27,6 +28,7 @@ from ..telescope.smearing import Smearing
 
 if TYPE_CHECKING:
     import pandas as pd
+    from astropy.wcs import WCS
 
 __all__ = [
     "Seeds",
@@ -85,7 +87,7 @@ class Seeds:
 
 
 def choose(
-    catalog: pd.DataFrame, beam: TileBeam, wcs, least_jy: float, most: int, scale: float = 1.0
+    catalog: pd.DataFrame, beam: TileBeam, wcs: WCS, least_jy: float, most: int, scale: float = 1.0
 ) -> Seeds:
     """Choose the apparently brightest catalogue sources in the main lobe of the beam.
 
@@ -130,20 +132,21 @@ def choose(
     return Seeds(ra, dec, spectra, np.array(apparent, float), offsets_of(ra, dec, wcs, scale))
 
 
-def _in_main_lobe(catalog: pd.DataFrame, wcs, freq_hz: float) -> pd.DataFrame:
+def _in_main_lobe(catalog: pd.DataFrame, wcs: WCS, freq_hz: float) -> pd.DataFrame:
     from ..telescope.beam import separation_rad
 
     null_rad = 1.22 * C_M_S / freq_hz / DISH_DIAMETER_M
-    away = separation_rad(*wcs.wcs.crval, catalog.ra_deg, catalog.dec_deg)
+    ra0, dec0 = wcs.wcs.crval
+    away = separation_rad(ra0, dec0, catalog.ra_deg, catalog.dec_deg)
     return catalog[away < null_rad]
 
 
-def _in_image(catalog: pd.DataFrame, wcs, size_px: int) -> pd.DataFrame:
+def _in_image(catalog: pd.DataFrame, wcs: WCS, size_px: int) -> pd.DataFrame:
     from ..telescope.beam import separation_rad
 
-    centre = wcs.wcs.crval
+    ra0, dec0 = wcs.wcs.crval
     reach = np.deg2rad(size_px * abs(wcs.wcs.cdelt[1]))
-    near = catalog[separation_rad(*centre, catalog.ra_deg, catalog.dec_deg) < min(reach, 1.5)]
+    near = catalog[separation_rad(ra0, dec0, catalog.ra_deg, catalog.dec_deg) < min(reach, 1.5)]
     x, y = wcs.all_world2pix(near.ra_deg, near.dec_deg, 0)
     return near[(x >= 0) & (x <= size_px - 1) & (y >= 0) & (y <= size_px - 1)]
 
@@ -188,7 +191,7 @@ def subtract(
             moment = np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9)
             data = main.getcol(tile.column, start, n)
 
-            def remove(part: slice, uvw=uvw, moment=moment, data=data) -> None:
+            def remove(part: slice, uvw: Any = uvw, moment: Any = moment, data: Any = data) -> None:
                 model = _predict(
                     uvw[part], moment[part], seeds.offsets, attenuated, tile.freq_hz, smearing
                 )
@@ -248,7 +251,9 @@ def corrected(
             weight = main.getcol("WEIGHT", start, n)[:, [0, -1]].sum(axis=1)[:, None]
             weight = weight * ~main.getcol("FLAG", start, n)[:, :, [0, -1]].any(axis=2)
 
-            def fit(k: int, uvw=uvw, moment=moment, data=data, weight=weight) -> None:
+            def fit(
+                k: int, uvw: Any = uvw, moment: Any = moment, data: Any = data, weight: Any = weight
+            ) -> None:
                 one = slice(k, k + 1)
                 model = _predict(
                     uvw, moment, seeds.offsets[one], attenuated[one], left.freq_hz, smearing
@@ -265,7 +270,7 @@ def corrected(
     return replace(seeds, spectra_jy=spectra)
 
 
-def offsets_of(ra_deg, dec_deg, wcs, scale: float = 1.0) -> np.ndarray:
+def offsets_of(ra_deg: ArrayLike, dec_deg: ArrayLike, wcs: WCS, scale: float = 1.0) -> np.ndarray:
     """Return ``(l, m, n - 1)`` of directions about the centre of an image, shape (n, 3).
 
     Parameters
@@ -286,7 +291,14 @@ def offsets_of(ra_deg, dec_deg, wcs, scale: float = 1.0) -> np.ndarray:
     return np.stack([east, north, -squared / (1 + np.sqrt(1 - squared))], axis=1)
 
 
-def _predict(uvw, moment, offsets, attenuated, freq_hz, smearing: Smearing) -> np.ndarray:
+def _predict(
+    uvw: np.ndarray,
+    moment: np.ndarray,
+    offsets: np.ndarray,
+    attenuated: np.ndarray,
+    freq_hz: np.ndarray,
+    smearing: Smearing,
+) -> np.ndarray:
     """Return the visibilities of all seeds, (n_rows, n_chan) complex.
 
     The sum of ``S(t, nu) exp(2 pi i nu / c (u l + v m + w (n - 1)))``, u, v, w in metres, each
@@ -321,7 +333,7 @@ def add_to_image(
     image: np.ndarray,
     seeds: Seeds,
     beam_deg: tuple[float, float, float],
-    wcs,
+    wcs: WCS,
 ) -> np.ndarray:
     """Return the image with the seeds restored: one beam each, at its exact position.
 
@@ -354,7 +366,7 @@ def add_to_image(
     return image
 
 
-def add_to_model(model: np.ndarray, seeds: Seeds, wcs) -> np.ndarray:
+def add_to_model(model: np.ndarray, seeds: Seeds, wcs: WCS) -> np.ndarray:
     """Return the model (Jy/pixel) with the seeds, each shared by the four pixels around it."""
     model = model.copy()
     xs, ys = wcs.all_world2pix(seeds.ra_deg, seeds.dec_deg, 0)
@@ -372,7 +384,7 @@ def add_to_model(model: np.ndarray, seeds: Seeds, wcs) -> np.ndarray:
     return model
 
 
-def mask(catalog: pd.DataFrame, wcs, size_px: int, radius_arcsec: float) -> np.ndarray:
+def mask(catalog: pd.DataFrame, wcs: WCS, size_px: int, radius_arcsec: float) -> np.ndarray:
     """Return an image that is 1 within a radius of catalogue sources and 0 elsewhere."""
     image = np.zeros((size_px, size_px), np.float32)
     radius = radius_arcsec / 3600 / abs(wcs.wcs.cdelt[1])

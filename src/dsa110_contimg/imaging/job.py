@@ -70,17 +70,20 @@ class Imaged:
     """What an imager leaves: planes by kind, its header's cards, the restoring beam (deg)."""
 
     planes: dict[str, np.ndarray]
-    data: Tile | None = None  # what was imaged, with its seeds
+    data: Tile  # what was imaged, with its seeds
+    made_by: tuple[Recipe, Path]  # the recipe, and the prefix of its files
     cards: dict[str, Any] = field(default_factory=dict)
     history: tuple[str, ...] = ()
     beam: tuple[float, float, float] | None = None
-    made_by: tuple[Recipe, Path] | None = None  # the recipe, and the prefix of its files
     seeded: Tile | None = None  # the data without the seeds
     selfcal: list[dict[str, Any]] = field(default_factory=list)  # rounds of self-calibration
 
 
 def measure_catalog(
-    job: Job, imaged: Imaged, planes: dict[str, np.ndarray], options: PhotometryOptions
+    job: Job,
+    beam_deg: tuple[float, float, float],
+    planes: dict[str, np.ndarray],
+    options: PhotometryOptions,
 ) -> pd.DataFrame:
     """Return the photometry of the catalogue's sources on the tile, as `photometry.measure`."""
     from ..photometry import images as photometry_images
@@ -89,7 +92,7 @@ def measure_catalog(
     plane = photometry_images.Plane(
         data=planes["image"],
         wcs=job.wcs,
-        beam_deg=imaged.beam,
+        beam_deg=beam_deg,
         rms=planes["rms"],
         response=planes["pb"],
         freq_hz=job.weighting.freq_hz,

@@ -69,9 +69,10 @@ def make(
     dict
         ``subbands``, ``transients``: figures for the sidecar.
     """
-    table = _measured(job, imaged, planes)
+    data, beam = imaged.data, imaged.beam
+    assert beam is not None  # without one there is nothing to measure: see `blank`
+    table = _measured(job, beam, planes)
     known = _known(job, table)
-    data = imaged.data
     if len(known):
         args = job.beam, job.smearing
         left = bright_sources.subtract(data, known, *args, scratch / "nearly.ms", job.threads)
@@ -84,9 +85,9 @@ def make(
         known.spectra_jy[: len(better)] = better.spectra_jy
     figures: dict[str, Any] = {}
     if job.options.subband_images:
-        figures["subbands"] = _subbands(job, imaged, data, known, table, facts, scratch, sidecar)
+        figures["subbands"] = _subbands(job, beam, data, known, table, facts, scratch, sidecar)
     if job.options.transients:
-        figures["transients"] = _transients(job, imaged, data, planes, scratch, sidecar)
+        figures["transients"] = _transients(job, beam, data, planes, scratch, sidecar)
     return figures
 
 
@@ -107,12 +108,14 @@ def blank(job: Job, facts: fits_headers.ImageFacts, scratch: Path) -> None:
 # --- what is known --------------------------------------------------------------------------------
 
 
-def _measured(job: Job, imaged: Imaged, planes: dict[str, np.ndarray]) -> pd.DataFrame | None:
+def _measured(
+    job: Job, beam_deg: tuple[float, float, float], planes: dict[str, np.ndarray]
+) -> pd.DataFrame | None:
     """Return the photometry of the catalogue's sources on the tile."""
     if job.catalog is None:
         return None
     options = PhotometryOptions(min_flux_jy=0, pb_limit=0.05)
-    return measure_catalog(job, imaged, planes, options)
+    return measure_catalog(job, beam_deg, planes, options)
 
 
 def _known(job: Job, table: pd.DataFrame | None) -> Seeds:
@@ -120,7 +123,7 @@ def _known(job: Job, table: pd.DataFrame | None) -> Seeds:
 
     Fluxes are scaled with the catalogue's spectra; what these are wrong by stays in the data.
     """
-    if table is None or not len(table):
+    if job.catalog is None or table is None or not len(table):
         none = np.zeros(0)
         return Seeds(none, none, np.zeros((0, len(job.tile.freq_hz))), none, np.zeros((0, 3)))
     catalog = job.catalog.set_index("name", drop=False)
@@ -159,7 +162,7 @@ def _plane(path: Path) -> np.ndarray:
 
 def _subbands(
     job: Job,
-    imaged: Imaged,
+    beam_deg: tuple[float, float, float],
     data: Tile,
     known: Seeds,
     table: pd.DataFrame | None,
@@ -168,17 +171,21 @@ def _subbands(
     sidecar: Sidecar,
 ) -> dict[str, Any]:
     n = min(job.options.subband_images, len(job.tile.freq_hz))
-    alone = {"channels_out": 1, "spectral_terms": 1}  # parts that are not cleaned together
-    recipe = replace(job.recipe, **alone, extra=(*job.recipe.extra, ("channels-out", str(n))))
+    recipe = replace(
+        job.recipe,
+        channels_out=1,  # parts that are not cleaned together
+        spectral_terms=1,
+        extra=(*job.recipe.extra, ("channels-out", str(n))),
+    )
     prefix = scratch / "subbands" / "part"
     _run(job, recipe, data, prefix, sidecar)
     parts = spectra_step.parts_of(job.tile, job.weighting, job.beam, n)
     files = spectra_step.part_files(prefix, n, job.tile, parts)
     # The lowest part has the widest beam.
     cell = job.recipe.cell_arcsec / job.scale
-    beam = fit_beam(_plane(files[0]["psf"]), cell) or imaged.beam
+    beam = fit_beam(_plane(files[0]["psf"]), cell) or beam_deg
     bright = None
-    if table is not None:
+    if job.catalog is not None and table is not None:
         names = table.source_id[(table.snr >= spectra_step.SPECTRUM_SNR) & (table["flags"] == "")]
         bright = job.catalog[job.catalog["name"].isin(names)]
     cube, tables, figures = [], [], []
@@ -233,7 +240,7 @@ def _write_cube(
 
 def _transients(
     job: Job,
-    imaged: Imaged,
+    beam_deg: tuple[float, float, float],
     data: Tile,
     planes: dict[str, np.ndarray],
     scratch: Path,
@@ -250,7 +257,7 @@ def _transients(
     noise = planes["rms"]
     inside = (planes["pb"] >= job.options.pb_limit) & np.isfinite(noise)
     excess = np.maximum(noise / np.nanmedian(noise), 1.0)
-    reach_px = imaged.beam[0] * 3600 / job.recipe.cell_arcsec
+    reach_px = beam_deg[0] * 3600 / job.recipe.cell_arcsec
     found: list[transients.Flash] = []
     for round_ in range(MOST_ROUNDS):
         prefix = scratch / f"intervals{round_}" / "part"
@@ -272,7 +279,7 @@ def _transients(
         )
     found.sort(key=lambda flash: (flash.integration, -flash.snr))
     table = transients.table_of(
-        found, job.wcs, job.beam, job.tile.time_mjd, job.catalog, imaged.beam[0]
+        found, job.wcs, job.beam, job.tile.time_mjd, job.catalog, beam_deg[0]
     )
     table.to_csv(scratch / "out.transients.csv", index=False)
     return {

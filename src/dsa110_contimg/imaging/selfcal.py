@@ -20,6 +20,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -475,7 +476,7 @@ def improve(
             solved, present = solve(
                 best.tile,
                 step,
-                lambda ms, shown=best.picture: predict(shown, ms),
+                partial(predict, best.picture),
                 folder,
                 uvmin_lambda=uvmin_lambda,
                 options=options,

@@ -24,6 +24,7 @@ from .weights import Weighting
 
 if TYPE_CHECKING:
     import pandas as pd
+    from astropy.wcs import WCS
 
 __all__ = ["Part", "fit_spectra", "image_part", "part_files", "parts_of", "spectra_table"]
 
@@ -96,7 +97,7 @@ def image_part(
     known: Seeds,
     smearing: Smearing,
     weighting: Weighting,
-    wcs,
+    wcs: WCS,
     beam_deg: tuple[float, float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Restore a part of the band.

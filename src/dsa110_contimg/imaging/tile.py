@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from . import judge as image_judge
 from .job import Imaged, Job, facts_of, measure_catalog
 from .presets import optional_products, resolve, safer
 from .weights import Weighting, weigh
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["KINDS", "image_tile"]
 
@@ -122,7 +125,7 @@ def image_tile(
         if imaged is not None:
             if job.catalog is not None and imaged.beam is not None:
                 with clock("catalogue"):
-                    figures["catalog"] = _check_sky(job, imaged, planes)
+                    figures["catalog"] = _check_sky(job, imaged.beam, planes)
             image_judge.judge(sidecar, figures, job.weighting, options)
         sidecar.qa = figures
         facts = facts_of(job, imaged, _cards(job, sidecar))
@@ -152,7 +155,7 @@ def image_tile(
 class _Clock:
     """Wall times by part."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.parts: dict[str, float] = {}
         self._start = time.monotonic()
 
@@ -313,7 +316,7 @@ def _picture(job: Job, data: Tile, scratch: Path, sidecar: Sidecar, clock: _Cloc
                 seeds = replace(seeds, apparent_jy=apparent)
     if job.catalog is not None and job.recipe.mask_radius_arcsec and job.recipe.niter:
         mask = scratch / "mask.fits"
-        _write_mask(job, mask)
+        _write_mask(job, job.catalog, mask)
     imaged = _clean(job, tile, mask, scratch, sidecar, clock)
     if imaged is None:
         return None
@@ -335,11 +338,11 @@ def _picture(job: Job, data: Tile, scratch: Path, sidecar: Sidecar, clock: _Cloc
     return imaged
 
 
-def _write_mask(job: Job, path: Path) -> None:
+def _write_mask(job: Job, catalog: pd.DataFrame, path: Path) -> None:
     """Write the mask of the catalogue sources that could stand out of the noise."""
     faintest = 5 * job.weighting.thermal_rms_jy
     image = bright_sources.mask(
-        job.catalog[job.catalog.flux_jy >= faintest],
+        catalog[catalog.flux_jy >= faintest],
         job.wcs,
         job.recipe.size_px,
         job.recipe.mask_radius_arcsec,
@@ -384,17 +387,17 @@ def _clean(
             if isinstance(error, ToolTimeout) and attempt > 1:
                 raise
             continue
-        imaged = _read(engine.outputs(recipe, work / "tile"))
-        imaged.made_by = recipe, work / "tile"
+        imaged = Imaged({}, tile, (recipe, work / "tile"))
+        _read(engine.outputs(recipe, work / "tile"), imaged)
         return imaged
     sidecar.fail("the imager was stopped twice; the image is blank")
     return None
 
 
-def _read(paths: dict[str, Path]) -> Imaged:
+def _read(paths: dict[str, Path], imaged: Imaged) -> None:
+    """Read what an imager wrote: planes, and what its header says."""
     from astropy.io import fits
 
-    imaged = Imaged({})
     for kind, path in paths.items():
         if not path.exists():
             if kind == "model":
@@ -406,7 +409,6 @@ def _read(paths: dict[str, Path]) -> Imaged:
             if kind == "residual":
                 imaged.cards, imaged.history = fits_headers.imager_cards(hdus[0].header)
     imaged.planes.setdefault("model", np.zeros_like(imaged.planes["residual"]))
-    return imaged
 
 
 # --- what follows from the image ------------------------------------------------------------------
@@ -453,14 +455,16 @@ def _figures(job: Job, imaged: Imaged | None, planes: dict[str, np.ndarray]) -> 
     }
 
 
-def _check_sky(job: Job, imaged: Imaged, planes: dict[str, np.ndarray]) -> dict[str, Any]:
+def _check_sky(
+    job: Job, beam_deg: tuple[float, float, float], planes: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """Compare the image with the catalogue."""
     from ..photometry import against_catalogue
 
     # Sources that could not reach five times the noise on axis tell nothing.
     faintest = 5 * float(np.nanmedian(planes["rms"]))
     wanted = PhotometryOptions(min_flux_jy=faintest, pb_limit=job.options.pb_limit)
-    return against_catalogue.check(measure_catalog(job, imaged, planes, wanted), job.beam)
+    return against_catalogue.check(measure_catalog(job, beam_deg, planes, wanted), job.beam)
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ..telescope.beam import TileBeam, separation_rad
 
 if TYPE_CHECKING:
     import pandas as pd
+    from astropy.wcs import WCS
 
 __all__ = ["COLUMNS", "Flash", "interval_files", "response_at", "search", "table_of"]
 
@@ -97,7 +98,7 @@ def search(
         ratio = left / noise
         row, column = np.unravel_index(np.argmax(ratio), ratio.shape)
         if ratio[row, column] > NEARLY * sigma:
-            y, x, peak = _summit(left, row, column)
+            y, x, peak = _summit(left, int(row), int(column))
             flash = Flash(k, x, y, peak, float(noise[row, column]))
             if flash.snr >= sigma:
                 found.append(flash)
@@ -156,7 +157,7 @@ def response_at(flash: Flash, ra_deg: float, dec_deg: float, beam: TileBeam) -> 
 
 def table_of(
     flashes: Sequence[Flash],
-    wcs,
+    wcs: WCS,
     beam: TileBeam,
     times_mjd: np.ndarray,
     known: pd.DataFrame | None,

@@ -60,7 +60,9 @@ class Weighting:
     freq_hz: float
 
 
-def briggs_factor(density, total: float, sum_of_squares: float, robust: float):
+def briggs_factor(
+    density: np.ndarray, total: float, sum_of_squares: float, robust: float
+) -> np.ndarray:
     """Return the factor by which Briggs weighting multiplies a visibility's weight.
 
     Parameters
@@ -128,7 +130,7 @@ def weigh(
             complete[pair] = np.maximum(complete[pair], block.weight[rows])
     n_total = sum(block.n_total for block in blocks)
     n_unflagged = sum(np.count_nonzero(block.weight) for block in blocks)
-    n_used = sum(np.count_nonzero(block.weight * block.used) for block in blocks)
+    n_used = sum(int(np.count_nonzero(block.weight * block.used)) for block in blocks)
     shape = (len(tile.time_mjd), len(tile.freq_hz))
     flagged = 1 - n_unflagged / n_total if n_total else 1.0
     if n_used == 0:
