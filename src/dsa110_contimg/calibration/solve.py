@@ -262,7 +262,7 @@ def calibrate(
             f"the flux scale rests on {calibrator.name} ({calibrator.anchor}), "
             f"which is not known to be steady"
         )
-    with scratch("calibrate", _folder(prefix)) as folder:
+    with scratch("calibrate", Path(prefix).parent) as folder:
         solved: dict[str, Path] = {}
         copy = folder / "copy.ms"
         if tile["verdict"] == "fail":
@@ -282,12 +282,6 @@ def calibrate(
             for kind in KINDS:
                 sidecar.write(f"{prefix}.{kind}", ("casatasks", "casatools", "casadata"))
     return sidecar
-
-
-def _folder(prefix: Path) -> Path:
-    folder = Path(prefix).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _make_copy(

@@ -20,7 +20,6 @@ from __future__ import annotations
 import logging
 import mmap
 import multiprocessing
-import os
 import shutil
 import time
 import warnings
@@ -35,7 +34,7 @@ from casacore import tables
 
 from .. import __version__
 from ..core.errors import DataError
-from ..core.files import replacing
+from ..core.files import replacing, scratch
 from ..core.options import ConversionOptions, FlaggingOptions
 from ..core.sidecar import Sidecar
 from ..ms.main_table import add_weight_spectrum, create_main, sigma
@@ -456,7 +455,7 @@ def convert(
         inputs=[group, *content.sources.values()],
         parameters=options.model_dump(mode="json") | {"flagging": flagging.model_dump(mode="json")},
     )
-    with replacing(target) as temporary, _scratch(temporary, options, content.n_bytes) as ms:
+    with replacing(target) as temporary, _workplace(temporary, options, content.n_bytes) as ms:
         with _timed(sidecar, "geometry"):
             geometry = Geometry(content)
             geometry.delay_s  # noqa: B018 (computed here, to be timed here)
@@ -482,7 +481,7 @@ def _timed(sidecar: Sidecar, part: str) -> Iterator[None]:
 
 
 @contextmanager
-def _scratch(temporary: Path, options: ConversionOptions, n_bytes: int) -> Iterator[Path]:
+def _workplace(temporary: Path, options: ConversionOptions, n_bytes: int) -> Iterator[Path]:
     """Give the path to build the Measurement Set at, and bring it to `temporary` afterwards."""
     needed = int(n_bytes * _SPACE_MARGIN)
     _check_space(temporary.parent, needed)
@@ -493,12 +492,9 @@ def _scratch(temporary: Path, options: ConversionOptions, n_bytes: int) -> Itera
     if not folder.is_dir():
         raise DataError(f"{folder}: scratch folder does not exist; create it or unset 'scratch'")
     _check_space(folder, needed)
-    ms = folder / f"{os.getpid()}-{temporary.name}"
-    try:
-        yield ms
-        shutil.copytree(ms, temporary)
-    finally:
-        shutil.rmtree(ms, ignore_errors=True)
+    with scratch("convert", folder) as work:
+        yield work / "data.ms"
+        shutil.copytree(work / "data.ms", temporary)
 
 
 def _check_space(folder: Path, needed: int) -> None:

@@ -31,12 +31,21 @@ def beside(target: str | os.PathLike, kind: Literal["tmp", "old"] = "tmp") -> Pa
 
 @contextmanager
 def scratch(name: str, folder: str | os.PathLike | None = None) -> Iterator[Path]:
-    """Give a temporary folder, named as `beside` does; in the system's place for such by default.
+    """Give a temporary folder, named as `beside` does, which is removed when the block ends.
 
-    It is removed when the block ends.
+    Parameters
+    ----------
+    name : str
+        What the folder is for.
+    folder : path, optional
+        Where it is made, with its parents; in the system's place for such by default.
     """
-    prefix = f"{beside(name).name}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as path:
+    if folder is not None:
+        folder = Path(folder).absolute()  # the working directory may change meanwhile
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{beside(name).name}-", dir=folder, ignore_cleanup_errors=True
+    ) as path:
         yield Path(path)
 
 

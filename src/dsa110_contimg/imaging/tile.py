@@ -24,8 +24,8 @@ import numpy as np
 
 from .. import __version__
 from ..catalogs import flux_anchor
+from ..core import files
 from ..core.errors import DataError, ToolStopped, ToolTimeout
-from ..core.files import beside
 from ..core.options import ImagingOptions, PhotometryOptions, SelfcalOptions
 from ..core.programs import find_tool, run_tool
 from ..core.runs import commit
@@ -111,7 +111,8 @@ def image_tile(
     with clock("weights"):
         job = _prepare(ms, options, selfcal or SelfcalOptions(), catalog, threads, memory_gb)
     sidecar.parameters = options.model_dump() | {"recipe": asdict(job.recipe), "threads": threads}
-    with _scratch(prefix) as scratch:
+    # Beside the products, so that a rename puts them in place.
+    with files.scratch(f"{prefix.name}.imaging", prefix.parent) as scratch:
         imaged = None
         if job.weighting.n_visibilities:
             imaged = _image(job, scratch, sidecar, clock)
@@ -169,19 +170,6 @@ class _Clock:
 
     def total(self) -> float:
         return time.monotonic() - self._start
-
-
-@contextmanager
-def _scratch(prefix: Path) -> Iterator[Path]:
-    """Give a folder beside the products, so that a rename puts them in place."""
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    folder = beside(prefix.parent.resolve() / f"{prefix.name}.imaging")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _product(prefix: Path, kind: str) -> Path:

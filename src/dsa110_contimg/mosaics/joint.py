@@ -18,10 +18,7 @@ arcsec from tile to tile, which is left as it is.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy import ndimage
 
+from ..core import files
 from ..core.errors import DataError
 from ..core.files import replacing
 from ..core.layout import companion, parse_group
@@ -117,16 +115,6 @@ def beam_at(tile: Tile, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     return ndimage.map_coordinates(pb, at, order=1, cval=0.0)
 
 
-@contextmanager
-def _scratch(beside: Path) -> Iterator[Path]:
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".tmp-{beside.name}-", dir=beside.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def image_field(
     output: Path,
     sets: list[Path],
@@ -179,7 +167,7 @@ def image_field(
         niter=options.niter,
         seed_most=0,
     )
-    with _scratch(output) as scratch:
+    with files.scratch(output.name, output.parent) as scratch:
         shares = np.array(
             [
                 turn(by_group[tile.group], scratch / f"{tile.group}.ms", centre, beam)
