@@ -17,7 +17,7 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Do the step."""
-    from dsa110_contimg.conversion.inventory import make_group
+    from dsa110_contimg.conversion.group_file import make_group
 
     make_group(args.out, args.files)
 

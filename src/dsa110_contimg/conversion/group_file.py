@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import erfa
@@ -15,6 +16,7 @@ from ..core.files import replacing
 from ..core.sidecar import Sidecar
 from ..telescope.astrometry import Site, Sky, meridian_axes
 from ..telescope.dsa110 import N_SUBBANDS, RAW_NAME
+from .inventory import entry_of
 from .uvh5 import FILE_NAME, first_line, read_header
 
 __all__ = ["write_group_file"]
@@ -308,3 +310,14 @@ def _write_sources(group: h5py.File, files: dict[int, Path], folder: Path) -> No
 
 def _relative(path: Path, folder: Path) -> str:
     return os.path.relpath(os.path.realpath(path.parent), folder) + "/" + path.name
+
+
+def make_group(target: Path, paths: Sequence[Path]) -> None:
+    """Write a group file and its sidecar; see `write_group_file`.
+
+    The sidecar holds the inventory's entry of the group, for the plan keeps a group by it when its
+    raw files have been purged.
+    """
+    sidecar = write_group_file(target, paths)
+    sidecar.qa["group"] = asdict(entry_of(paths))
+    sidecar.write(target, packages=("h5py", "astropy"))

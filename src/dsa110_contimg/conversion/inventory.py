@@ -24,21 +24,20 @@ from pathlib import Path
 import erfa
 import numpy as np
 
-from ..core.code import source_hash
 from ..core.errors import ConfigError, DataError, trouble_in
 from ..core.files import write_text
 from ..core.options import InventoryOptions
 from ..core.times import group_id, night_of
 from ..telescope.dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD, N_SUBBANDS, TILE_S
-from .group_file import write_group_file
+from . import uvh5
 from .uvh5 import FILE_NAME, read_header
 
 __all__ = [
     "Group",
     "Inventory",
     "SubbandFile",
+    "entry_of",
     "group_files",
-    "make_group",
     "meridian_icrs",
     "scan",
     "take_inventory",
@@ -611,7 +610,8 @@ def take_inventory(
 def _digest(listing: Sequence[tuple[str, int, int]], options: InventoryOptions) -> str:
     """Return what identifies a folder's state, the options, and the code that judges them."""
     digest = hashlib.blake2b(options.model_dump_json().encode())
-    digest.update(source_hash("conversion.inventory").encode())
+    for source in (__file__, uvh5.__file__):
+        digest.update(Path(source).read_bytes())
     digest.update("\n".join(f"{path} {size} {mtime}" for path, size, mtime in listing).encode())
     return digest.hexdigest()
 
@@ -643,17 +643,12 @@ def _valid_until(
     return min((last + options.wait_s for last in arrivals), default=_FOREVER_S)
 
 
-def make_group(target: Path, paths: Sequence[Path]) -> None:
-    """Write a group file and its sidecar; see `uvh5.write_group_file`.
-
-    The sidecar holds the inventory's entry of the group, for the plan keeps a group by it when its
-    raw files have been purged.
-    """
-    sidecar = write_group_file(target, paths)
+def entry_of(paths: Sequence[Path]) -> Group:
+    """Return the inventory's entry of a group, given its files."""
     records = []
     for path in paths:
         stat = path.stat()
         records.append(_examine(_from_name(str(path), stat.st_size, stat.st_mtime_ns)))
     decided = InventoryOptions(min_subbands=1, wait_s=0.0)
-    (sidecar.qa["group"],) = group_files(records, decided, time.time()).to_dict()["groups"]
-    sidecar.write(target, packages=("h5py", "astropy"))
+    (group,) = group_files(records, decided, time.time()).groups
+    return group

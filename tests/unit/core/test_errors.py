@@ -183,7 +183,7 @@ def test_commands_for_people_write_nothing_for_programs(tmp_path, capsys):
 
 
 def test_a_step_that_is_asked_to_end_puts_things_in_order(monkeypatch, capsys):
-    from dsa110_contimg.conversion import inventory
+    from dsa110_contimg.conversion import group_file
 
     tidied = []
 
@@ -196,7 +196,7 @@ def test_a_step_that_is_asked_to_end_puts_things_in_order(monkeypatch, capsys):
         finally:
             tidied.append("tidied")
 
-    monkeypatch.setattr(inventory, "make_group", waits)
+    monkeypatch.setattr(group_file, "make_group", waits)
     assert run_step("group", "out", "in") == 143
     assert tidied == ["tidied"]
     assert MARK + '{"cause": "transient"' in capsys.readouterr().err
@@ -204,12 +204,12 @@ def test_a_step_that_is_asked_to_end_puts_things_in_order(monkeypatch, capsys):
 
 
 def test_interruption_by_hand_is_quiet(monkeypatch, capsys):
-    from dsa110_contimg.conversion import inventory
+    from dsa110_contimg.conversion import group_file
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inventory, "make_group", interrupted)
+    monkeypatch.setattr(group_file, "make_group", interrupted)
     assert run_step("group", "out", "in") == 130
     assert capsys.readouterr().err == ""
 
