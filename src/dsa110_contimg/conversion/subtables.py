@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from casacore import tables
@@ -36,135 +37,141 @@ def write_subtables(ms: Path, group: GroupFile, geometry: Geometry, history: lis
     history : list of str
         What was done.
     """
-    seconds = geometry.sky.mjd_s
-    half = group.integration_s / 2
-    middle = float(seconds.mean())
-    span = np.array([seconds[0] - half, seconds[-1] + half])
-    n_ant = int(group.numbers.max()) + 1
-    n_chan = len(geometry.freq_hz)
-    width = np.full(n_chan, group.width_hz)
-    centre = geometry.centre[np.newaxis]
-    position = np.zeros((n_ant, 3))
-    position[group.numbers] = group.positions_m + group.site.itrf_m
-    diameter = np.full(n_ant, float(group.diameters_m.max()))
-    names = [f"DSA-{number + 1:03d}" for number in range(n_ant)]
-
-    _write(
-        ms,
-        "ANTENNA",
-        n_ant,
-        NAME=names,
-        STATION=names,
-        TYPE=["GROUND-BASED"] * n_ant,
-        MOUNT=["ALT-AZ"] * n_ant,
-        POSITION=position,
-        OFFSET=np.zeros((n_ant, 3)),
-        DISH_DIAMETER=diameter,
-    )
-    _write(
-        ms,
-        "FEED",
-        n_ant,
-        ANTENNA_ID=np.arange(n_ant),
-        SPECTRAL_WINDOW_ID=np.full(n_ant, -1),
-        TIME=np.full(n_ant, middle),
-        INTERVAL=np.full(n_ant, _FOREVER_S),
-        NUM_RECEPTORS=np.full(n_ant, 2),
-        BEAM_ID=np.full(n_ant, -1),
-        BEAM_OFFSET=np.zeros((n_ant, 2, 2)),
-        POLARIZATION_TYPE=np.tile(["X", "Y"], (n_ant, 1)),
-        POL_RESPONSE=np.tile(np.eye(2, dtype=np.complex64), (n_ant, 1, 1)),
-        POSITION=np.zeros((n_ant, 3)),
-        RECEPTOR_ANGLE=np.tile([0.0, np.pi / 2], (n_ant, 1)),
-    )
-    _write(
-        ms,
-        "SPECTRAL_WINDOW",
-        1,
-        NAME=["DSA-110"],
-        NUM_CHAN=[n_chan],
-        CHAN_FREQ=geometry.freq_hz[np.newaxis],
-        CHAN_WIDTH=width[np.newaxis],
-        EFFECTIVE_BW=width[np.newaxis],
-        RESOLUTION=width[np.newaxis],
-        REF_FREQUENCY=[geometry.freq_hz.mean()],
-        TOTAL_BANDWIDTH=[width.sum()],
-        MEAS_FREQ_REF=[_TOPO],
-    )
-    codes = [_STOKES[int(code)] for code in group.polarizations]
-    _write(
-        ms,
-        "POLARIZATION",
-        1,
-        NUM_CORR=[len(codes)],
-        CORR_TYPE=np.array([[code for code, _, _ in codes]]),
-        CORR_PRODUCT=np.array([[[first, second] for _, first, second in codes]]),
-    )
-    _write(ms, "DATA_DESCRIPTION", 1, SPECTRAL_WINDOW_ID=[0], POLARIZATION_ID=[0])
-    _write(
-        ms,
-        "FIELD",
-        1,
-        NAME=["tile"],
-        TIME=[middle],
-        NUM_POLY=[0],
-        SOURCE_ID=[0],
-        DELAY_DIR=centre[np.newaxis],
-        PHASE_DIR=centre[np.newaxis],
-        REFERENCE_DIR=centre[np.newaxis],
-    )
-    _write(
-        ms,
-        "OBSERVATION",
-        1,
-        TELESCOPE_NAME=[RAW_NAME],
-        OBSERVER=["DSA-110"],
-        PROJECT=["continuum"],
-        SCHEDULE_TYPE=["drift"],
-        TIME_RANGE=span[np.newaxis],
-    )
+    for name, columns in _contents(group, geometry, history).items():
+        _write(ms, name, columns)
     # Where pyuvdata looks for the array's position, before it asks the network.
     with tables.table(f"{ms}::OBSERVATION", readonly=False, ack=False) as observation:
-        location = group.site.itrf_m
         observation.addcols(
             tables.makearrcoldesc("TELESCOPE_LOCATION", 0.0, shape=[3], valuetype="double")
         )
-        observation.putcell("TELESCOPE_LOCATION", 0, location)
-    _write(ms, "STATE", 1, SIG=[True], REF=[False], OBS_MODE=["OBSERVE_TARGET.ON_SOURCE"])
-    _write(ms, "PROCESSOR", 1, TYPE=["CORRELATOR"], SUB_TYPE=["DSA-110"])
-    _write(
-        ms,
-        "HISTORY",
-        len(history),
-        MESSAGE=history,
-        APPLICATION=["dsa110-contimg"] * len(history),
-        ORIGIN=["convert"] * len(history),
-        PRIORITY=["INFO"] * len(history),
-        TIME=np.full(len(history), middle),
-        OBSERVATION_ID=np.zeros(len(history), int),
-        OBJECT_ID=np.zeros(len(history), int),
-        APP_PARAMS=np.full((len(history), 1), ""),
-        CLI_COMMAND=np.full((len(history), 1), ""),
-    )
-    _write_source(ms, middle, centre[0])
-    _write_pointing(ms, group, geometry, n_ant)
-    with tables.table(f"{ms}::FIELD", readonly=False, ack=False) as field:
-        for name in ("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR"):
-            field.putcolkeyword(
-                name, "MEASINFO", field.getcolkeyword(name, "MEASINFO") | {"Ref": "ICRS"}
-            )
+        observation.putcell("TELESCOPE_LOCATION", 0, group.site.itrf_m)
+    _write_source(ms, float(geometry.sky.mjd_s.mean()), geometry.centre)
+    _write_pointing(ms, group, geometry)
+    _say_icrs(f"{ms}::FIELD", "DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR")
 
 
-def _write(ms: Path, subtable: str, n_rows: int, **columns: object) -> None:
-    """Make a subtable anew and fill it."""
+def _contents(
+    group: GroupFile, geometry: Geometry, history: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the columns of the subtables whose rows are written at once, by subtable."""
+    seconds, half = geometry.sky.mjd_s, group.integration_s / 2
+    middle = float(seconds.mean())
+    centre = geometry.centre[np.newaxis]
+    n_history = len(history)
+    return {
+        **_antennas(group, middle),
+        **_band(group, geometry),
+        "DATA_DESCRIPTION": {"SPECTRAL_WINDOW_ID": [0], "POLARIZATION_ID": [0]},
+        "FIELD": {
+            "NAME": ["tile"],
+            "TIME": [middle],
+            "NUM_POLY": [0],
+            "SOURCE_ID": [0],
+            "DELAY_DIR": centre[np.newaxis],
+            "PHASE_DIR": centre[np.newaxis],
+            "REFERENCE_DIR": centre[np.newaxis],
+        },
+        "OBSERVATION": {
+            "TELESCOPE_NAME": [RAW_NAME],
+            "OBSERVER": ["DSA-110"],
+            "PROJECT": ["continuum"],
+            "SCHEDULE_TYPE": ["drift"],
+            "TIME_RANGE": np.array([[seconds[0] - half, seconds[-1] + half]]),
+        },
+        "STATE": {"SIG": [True], "REF": [False], "OBS_MODE": ["OBSERVE_TARGET.ON_SOURCE"]},
+        "PROCESSOR": {"TYPE": ["CORRELATOR"], "SUB_TYPE": ["DSA-110"]},
+        "HISTORY": {
+            "MESSAGE": history,
+            "APPLICATION": ["dsa110-contimg"] * n_history,
+            "ORIGIN": ["convert"] * n_history,
+            "PRIORITY": ["INFO"] * n_history,
+            "TIME": np.full(n_history, middle),
+            "OBSERVATION_ID": np.zeros(n_history, int),
+            "OBJECT_ID": np.zeros(n_history, int),
+            "APP_PARAMS": np.full((n_history, 1), ""),
+            "CLI_COMMAND": np.full((n_history, 1), ""),
+        },
+    }
+
+
+def _antennas(group: GroupFile, middle_s: float) -> dict[str, dict[str, Any]]:
+    """Return the subtables with a row an antenna; rows go by antenna number."""
+    n = _n_antennas(group)
+    position = np.zeros((n, 3))
+    position[group.numbers] = group.positions_m + group.site.itrf_m
+    names = [f"DSA-{number + 1:03d}" for number in range(n)]
+    return {
+        "ANTENNA": {
+            "NAME": names,
+            "STATION": names,
+            "TYPE": ["GROUND-BASED"] * n,
+            "MOUNT": ["ALT-AZ"] * n,
+            "POSITION": position,
+            "OFFSET": np.zeros((n, 3)),
+            "DISH_DIAMETER": np.full(n, float(group.diameters_m.max())),
+        },
+        "FEED": {
+            "ANTENNA_ID": np.arange(n),
+            "SPECTRAL_WINDOW_ID": np.full(n, -1),
+            "TIME": np.full(n, middle_s),
+            "INTERVAL": np.full(n, _FOREVER_S),
+            "NUM_RECEPTORS": np.full(n, 2),
+            "BEAM_ID": np.full(n, -1),
+            "BEAM_OFFSET": np.zeros((n, 2, 2)),
+            "POLARIZATION_TYPE": np.tile(["X", "Y"], (n, 1)),
+            "POL_RESPONSE": np.tile(np.eye(2, dtype=np.complex64), (n, 1, 1)),
+            "POSITION": np.zeros((n, 3)),
+            "RECEPTOR_ANGLE": np.tile([0.0, np.pi / 2], (n, 1)),
+        },
+    }
+
+
+def _n_antennas(group: GroupFile) -> int:
+    return int(group.numbers.max()) + 1
+
+
+def _band(group: GroupFile, geometry: Geometry) -> dict[str, dict[str, Any]]:
+    """Return the subtables of channels and polarizations."""
+    width = np.full(len(geometry.freq_hz), group.width_hz)
+    codes = [_STOKES[int(code)] for code in group.polarizations]
+    return {
+        "SPECTRAL_WINDOW": {
+            "NAME": ["DSA-110"],
+            "NUM_CHAN": [len(width)],
+            "CHAN_FREQ": geometry.freq_hz[np.newaxis],
+            "CHAN_WIDTH": width[np.newaxis],
+            "EFFECTIVE_BW": width[np.newaxis],
+            "RESOLUTION": width[np.newaxis],
+            "REF_FREQUENCY": [geometry.freq_hz.mean()],
+            "TOTAL_BANDWIDTH": [width.sum()],
+            "MEAS_FREQ_REF": [_TOPO],
+        },
+        "POLARIZATION": {
+            "NUM_CORR": [len(codes)],
+            "CORR_TYPE": np.array([[code for code, _, _ in codes]]),
+            "CORR_PRODUCT": np.array([[[first, second] for _, first, second in codes]]),
+        },
+    }
+
+
+def _write(ms: Path, subtable: str, columns: Mapping[str, Any]) -> None:
+    """Make a subtable anew and fill it; no columns, no rows."""
     description = tables.required_ms_desc(subtable)
     tables.default_ms_subtable(
         subtable, str(ms / subtable), description, tables.makedminfo(description)
     ).close()
     with tables.table(f"{ms}::{subtable}", readonly=False, ack=False) as table:
-        table.addrows(n_rows)
+        table.addrows(len(next(iter(columns.values()), ())))
         for name, values in columns.items():
             table.putcol(name, _plain(values))
+
+
+def _say_icrs(table: str, *columns: str) -> None:
+    """Name the frame of columns with directions: ICRS."""
+    with tables.table(table, readonly=False, ack=False) as opened:
+        for name in columns:
+            info = opened.getcolkeyword(name, "MEASINFO") | {"Ref": "ICRS"}
+            opened.putcolkeyword(name, "MEASINFO", info)
 
 
 def _plain(values: object) -> object:
@@ -192,19 +199,18 @@ def _write_source(ms: Path, middle_s: float, centre: np.ndarray) -> None:
             "PROPER_MOTION": np.zeros(2),
         }.items():
             source.putcell(name, 0, value)
-        source.putcolkeyword(
-            "DIRECTION", "MEASINFO", source.getcolkeyword("DIRECTION", "MEASINFO") | {"Ref": "ICRS"}
-        )
+    _say_icrs(path, "DIRECTION")
     with tables.table(str(ms), readonly=False, ack=False) as main:
         main.putkeyword("SOURCE", f"Table: {path}")
 
 
-def _write_pointing(ms: Path, group: GroupFile, geometry: Geometry, n_ant: int) -> None:
+def _write_pointing(ms: Path, group: GroupFile, geometry: Geometry) -> None:
     """Write where each antenna points, each integration: the meridian, ICRS."""
+    n_ant = _n_antennas(group)
     n_rows = n_ant * len(geometry.sky.mjd_s)
     times = np.repeat(geometry.sky.mjd_s, n_ant)
     direction = np.repeat(geometry.pointing, n_ant, axis=0)[:, np.newaxis, :]
-    _write(ms, "POINTING", 0)
+    _write(ms, "POINTING", {})
     with tables.table(f"{ms}::POINTING", readonly=False, ack=False) as pointing:
         # The first row sets the shape of the variable columns; the others then take it at once.
         pointing.addrows(1)
@@ -223,7 +229,4 @@ def _write_pointing(ms: Path, group: GroupFile, geometry: Geometry, n_ant: int) 
             "TRACKING": np.zeros(n_rows, bool),
         }.items():
             pointing.putcol(name, _plain(values))
-        for name in ("DIRECTION", "TARGET"):
-            pointing.putcolkeyword(
-                name, "MEASINFO", pointing.getcolkeyword(name, "MEASINFO") | {"Ref": "ICRS"}
-            )
+    _say_icrs(f"{ms}::POINTING", "DIRECTION", "TARGET")
