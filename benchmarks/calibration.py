@@ -31,7 +31,7 @@ PHASE_SOLINT = "60s"
 
 PLAIN = """
 import json, sys, time
-from dsa110_contimg.casa import casa_session
+from dsa110_contimg.core.casa import casa_session
 ms, folder, ra, dec, flux, index, refant, solint = sys.argv[1:]
 times = {}
 def run(name, task, **options):

@@ -59,7 +59,7 @@ def simulated(raw: Path, *options: str) -> str:
     """Simulate a group unless it is there; return its id."""
     if not (raw / "truth" / "truth.json").exists():
         size = ["--preset", "test", "--tiles", "1"] if SMALL else ["--preset", "full"]
-        step("simulate", *size, *options, raw)
+        measure.command("simulate", *size, *options, raw)
     (gains,) = (raw / "truth").glob("*.gains.npz")
     return gains.name.removesuffix(".gains.npz")
 

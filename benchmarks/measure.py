@@ -53,6 +53,11 @@ def step(name: str, *arguments: object) -> Usage:
     return run([sys.executable, script, *arguments])[0]
 
 
+def command(name: str, *arguments: object) -> Usage:
+    """Run a command for people; return what it took."""
+    return run([sys.executable, "-m", "dsa110_contimg", name, *arguments])[0]
+
+
 def heading(command: str) -> str:
     """Return the command, the day and the machine, to begin a page with."""
     machine = f"{os.cpu_count()} cores ({platform.machine()})"

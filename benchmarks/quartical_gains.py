@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from dsa110_contimg.calibration.solve import total_gain
 from dsa110_contimg.calibration.tables import KINDS
+from dsa110_contimg.core.programs import program
 from dsa110_contimg.core.sidecar import read_sidecar
 from support.caltables import read_solution
 
@@ -63,13 +64,15 @@ def main():
     qa = read_sidecar(f"{args.prefix}.gcal")["qa"]
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.ms"
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "dsa110_contimg.skymodel", str(args.ms), str(copy)),
-                *("--calibrator", qa["calibrator"], "--catalog", str(args.catalog)),
-            ],
-            check=True,
+        work = program(
+            "dsa110_contimg.calibration.working_copy",
+            ms=args.ms,
+            out=copy,
+            calibrator=qa["calibrator"],
+            calibrators_table=None,
+            catalog=args.catalog,
         )
+        subprocess.run(work, check=True)
         with table(f"{copy}::ANTENNA", ack=False) as t:
             reference = t.getcol("NAME").index(qa["refant"])
         with table(f"{copy}::SPECTRAL_WINDOW", ack=False) as t:

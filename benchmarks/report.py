@@ -171,7 +171,7 @@ def main() -> None:
     for number, group in enumerate(ids):
         place = layout.group(group)
         if number < DIFFERENT:
-            pages.append(step("tile-report", place, place / f"{group}.html"))
+            pages.append(step("tile_report", place, place / f"{group}.html"))
         else:  # the pages of the others would be the same
             for kind in ("html", "view.jpg", "thumbnail.jpg"):
                 os.link(layout.group(ids[number % DIFFERENT], kind), layout.group(group, kind))
@@ -180,16 +180,16 @@ def main() -> None:
     made = []
     for group in ids[:: max(1, options.tiles // options.calibrators)][: options.calibrators]:
         place = layout.group(group)
-        made.append(step("calibration-report", place, place / f"{group}.solutions.html"))
+        made.append(step("calibration_report", place, place / f"{group}.solutions.html"))
     size = (place / f"{group}.solutions.html").stat().st_size
     rows.append(("page of a calibration", *np.median(made, axis=0), size))
     view = folder / "mosaic.view.fits"
-    made = step("mosaic-view", folder / "mosaic.fits", view)
+    made = step("mosaic_view", folder / "mosaic.fits", view)
     rows.append(("small copy of the mosaic", *made, view.stat().st_size))
-    rows.append(("verdict (`qa`)", *step("qa", folder, folder / "qa.json"), None))
+    rows.append(("verdict (`night_qa`)", *step("night_qa", folder, folder / "qa.json"), None))
     rows[-1] = (*rows[-1][:-1], (folder / "qa.json").stat().st_size)
     page = folder / "report.html"
-    made = step("report", folder, page)
+    made = step("night_report", folder, page)
     rows.append((f"page of the night, {options.tiles} tiles", *made, page.stat().st_size))
     print("| step | wall s | processor s | memory MB | size MB |\n|---|---|---|---|---|")
     for name, wall, used, memory, size in rows:

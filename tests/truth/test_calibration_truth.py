@@ -289,7 +289,7 @@ def test_input_is_not_touched_by_calibrate_and_apply(tile):
 
 PLAIN = """
 import sys
-from dsa110_contimg.casa import casa_session
+from dsa110_contimg.core.casa import casa_session
 ms, out, prefix, channels = sys.argv[1:]
 with casa_session() as casa:
     casa.applycal(vis=ms, gaintable=[f"{prefix}.{k}" for k in ("kcal", "bcal", "gcal")],

@@ -83,7 +83,7 @@ def test_aoflagger_works_on_it_and_leaves_a_quiet_sky_alone(tile, tmp_path):
 CASA = """
 import sys
 from pathlib import Path
-from dsa110_contimg.casa import casa_session
+from dsa110_contimg.core.casa import casa_session
 with casa_session() as casa:
     from casatasks import casalog
     casalog.setlogfile(sys.argv[2])

@@ -1,4 +1,4 @@
-"""Model visibilities of a calibrator's field, and the averaged copy of the data that is solved on.
+"""The averaged copy of a calibrator tile that is solved on, with the model of its field.
 
 The telescope does not track: while a calibrator is solved on, it and its neighbours drift through
 the beam. Each source is attenuated by the Airy beam of each integration and channel. Data and model
@@ -6,7 +6,7 @@ are then turned to the calibrator, where its visibilities are constant, and aver
 is left of the neighbours averages alike in both, so nothing is lost but the size.
 
 The copy is made by python-casacore, the solving by CASA, and the two do not share a process: this
-module is also a program, ``python -m dsa110_contimg.skymodel``.
+module is also a program (`core.programs.program`).
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ The flux scale is that of the calibrator. Gains are normalised so that the mean 
 antennas' gains is 1, and a round of amplitudes that moves the fluxes of the bright sources all the
 same is not accepted.
 
-CASA solves in a process of its own: this module is also a program, ``python -m
-dsa110_contimg.selfcal``.
+CASA solves in a process of its own: this module is also a program (`core.programs.program`).
 """
 
 from __future__ import annotations

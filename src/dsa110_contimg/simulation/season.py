@@ -1,7 +1,7 @@
 """Simulated seasons: a sky, gains, noise and interference, written as the correlator writes them.
 
 A raw visibility is ``conj(g_a) g_b V_ab`` plus noise and interference, with ``V_ab`` from
-`dsa110_contimg.correlator`. What went in is written beside the data: sources, gains, interference.
+`correlator`. What went in is written beside the data: sources, gains, interference.
 """
 
 from __future__ import annotations
