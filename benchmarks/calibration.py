@@ -7,7 +7,8 @@ simulates a calibrator transit (96 antennas of which three are dead, 768 channel
 fifth of the calibrator's flux) unless FOLDER holds it, runs group, convert, calibrate and apply as
 the workflow does, each in a process of its own, and then the plain sequence of CASA tasks on the
 full-resolution Measurement Set. What was recovered is compared with what was injected. Prints
-Markdown and puts it into ``docs/benchmarks/calibration.md``. Needs 12 GB of disk.
+Markdown and keeps it in ``benchmarks/results/``; ``--page`` makes it the documentation's. Needs
+12 GB of disk.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import ROOT, heading, run, step
+from measure import ROOT, add_page_option, heading, keep, run, step
 
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-TABLE = ROOT / "docs" / "benchmarks" / "calibration.md"
 #: Length of the plain sequence's intervals of phase.
 PHASE_SOLINT = "60s"
 
@@ -70,8 +70,7 @@ def plain_casa(ms: Path, qa: dict, folder: Path) -> dict[str, float]:
 
 def judge_gains(truth, group: str, prefix: Path) -> list[tuple[str, str, str]]:
     """Compare recovered gains with the injected ones."""
-    from dsa110_contimg.calibration.solve import total_gain
-    from dsa110_contimg.calibration.tables import KINDS
+    from dsa110_contimg.calibration.tables import KINDS, total_gain
     from support.caltables import read_solution, true_gains
 
     gains, freq = true_gains(truth, group)
@@ -155,12 +154,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", help="kept; a temporary one by default")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain sequence out")
+    add_page_option(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         report = measure(args.folder or Path(temporary), plain=not args.no_plain)
     print(report)
-    if not args.no_plain:
-        TABLE.write_text(report)
+    keep("calibration", report, args.page and not args.no_plain)
 
 
 def measure(folder: Path, plain: bool) -> str:

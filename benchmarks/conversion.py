@@ -3,8 +3,8 @@
     python benchmarks/conversion.py
 
 writes a group (96 antennas, 768 channels, 24 integrations, 2.3 GB) and half of one, converts them
-in fresh processes, the contenders in turn, and puts the table into
-``docs/benchmarks/conversion.md``. Needs 8 GB of disk and, for pyuvdata, 8 GB of memory.
+in fresh processes, the contenders in turn, and keeps the table in ``benchmarks/results/``;
+``--page`` makes it the documentation's. Needs 8 GB of disk and, for pyuvdata, 8 GB of memory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from measure import ROOT, Usage, heading
+from measure import ROOT, Usage, add_page_option, heading, keep
 
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-TABLE = ROOT / "docs" / "benchmarks" / "conversion.md"
 
 
 def make_group(folder: Path, n_times: int) -> Path:
@@ -247,6 +246,7 @@ def main() -> None:
     parser.add_argument("--run", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--group", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--target", type=Path, help=argparse.SUPPRESS)
+    add_page_option(parser)
     args = parser.parse_args()
     if args.run:
         CONTENDERS[args.run](args.group, args.target)
@@ -266,8 +266,7 @@ def main() -> None:
                 )
                 results.setdefault((name, n), []).append(run)
     text = table(results, n_bytes, args.runs)
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(text)
+    keep("conversion", text, args.page)
     print(text)
 
 

@@ -3,8 +3,9 @@
     python benchmarks/imaging.py
 
 simulates a group (96 antennas, 768 channels, 24 integrations, 2.3 GB; 3C48 and 100 fainter
-sources), runs the chain on it, each step a process as in the workflow, and puts the tables into
-``docs/benchmarks/imaging.md``. Parts (``--parts``, all by default; `chain` comes first):
+sources), runs the chain on it, each step a process as in the workflow, and keeps the tables in
+``benchmarks/results/``; ``--page`` makes them the documentation's. Parts (``--parts``, all by
+default; `chain` comes first):
 
 chain
     group, convert, calibrate, apply, image (``standard``), photometry; image again with ``quick``.
@@ -34,20 +35,19 @@ import measure
 from measure import ROOT
 
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
-PAGE = ROOT / "docs" / "benchmarks" / "imaging.md"
 #: A field at the same declination, observed with the same gains, without any source.
 EMPTY = ("--calibrator", "", "--ra-deg", "60", "--dec-deg", "33.2", "--sources", "0")
-#: Small data, to try the script; the page is not written.
+#: Small data, to try the script.
 SMALL = False
 #: Parts of an image's time, and what they are called in the table.
 IMAGE_PARTS = ("weights", "seeds", "imager", "restore", "beam", "noise", "catalogue", "write")
 
 
-def step(*arguments: object) -> dict[str, float]:
-    """Run a step of the package in a process of its own; return seconds and peak memory."""
-    used = measure.step(*arguments)
+def step(name: str, *arguments: object) -> dict[str, float]:
+    """Run a step in a process of its own; return seconds and peak memory."""
+    used = measure.step(name, *arguments)
     run = {"seconds": used.seconds, "cpu_s": used.cpu_s, "peak_gb": used.peak_mb * 1024 / 1e6}
-    print(f"{arguments[0]:<12}{run['seconds']:7.1f} s {run['peak_gb']:5.2f} GB", flush=True)
+    print(f"{name:<12}{run['seconds']:7.1f} s {run['peak_gb']:5.2f} GB", flush=True)
     return run
 
 
@@ -59,7 +59,7 @@ def simulated(raw: Path, *options: str) -> str:
     """Simulate a group unless it is there; return its id."""
     if not (raw / "truth" / "truth.json").exists():
         size = ["--preset", "test", "--tiles", "1"] if SMALL else ["--preset", "full"]
-        measure.command("simulate", *size, *options, raw)
+        measure.contimg("simulate", *size, *options, raw)
     (gains,) = (raw / "truth").glob("*.gains.npz")
     return gains.name.removesuffix(".gains.npz")
 
@@ -259,7 +259,7 @@ def page(results: dict[str, Any], command: str) -> str:
         "3C48 (16 Jy) and 100 fainter sources are in the field. `quick` and `standard` make images "
         "of 2400 x 2400 pixels of 6 arcsec, `deep` of 4800 x 4800 of 3 arcsec. Peak memory is that "
         "of the largest process of a step. The text around these tables is in "
-        "[imaging](../imaging.md).",
+        "[imaging](../../science/imaging.md).",
     ]
     if chain := results.get("chain"):
         lines += ["", *_stages(chain)]
@@ -390,6 +390,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--small", action="store_true", help="small data, to try the script")
     parser.add_argument("--folder", type=Path, help="where to put the data (default: temporary)")
+    measure.add_page_option(parser)
     args = parser.parse_args()
     global SMALL
     SMALL = args.small
@@ -406,8 +407,7 @@ def main() -> None:
             results["load"] = ", ".join(f"{load} ({part})" for part, load in loads.items())
             kept.write_text(json.dumps(results, indent=1), encoding="utf-8")
             text = page(results, "python benchmarks/imaging.py")
-            if not SMALL:
-                PAGE.write_text(text, encoding="utf-8")
+            measure.keep("imaging", text, args.page and not SMALL)
     print(text)
 
 

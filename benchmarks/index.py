@@ -106,7 +106,7 @@ class Season:
 
 def questions(out: Path, source: str) -> list[tuple[str, float, int]]:
     """Return the queries of the documentation, the time of each (s), and how many rows it gives."""
-    text = (ROOT / "docs/reports.md").read_text()
+    text = (ROOT / "docs/handbook/reports.md").read_text()
     found = []
     values = {"source": source, "ra": 15.0, "dec": 33.0}
     for query in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):

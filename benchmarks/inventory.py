@@ -20,8 +20,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 #: Inventory of a folder, kept in a cache; prints how many files it knows.
 LOOK = """
 import sys
-from dsa110_contimg.core.options import InventoryOptions
 from dsa110_contimg.conversion.inventory import take_inventory
+from dsa110_contimg.core.options import InventoryOptions
 found = take_inventory(sys.argv[1], InventoryOptions(), sys.argv[2])
 print(sum(len(group.files) for group in found.groups) + len(found.rejected))
 """

@@ -1,7 +1,8 @@
-"""What the benchmarks share: a program timed from outside, and the words for the machine."""
+"""What the benchmarks share: a program timed from outside, the words for the machine, reports."""
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import json
 import os
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Where reports go, which git ignores; and the pages of the documentation made from some of them.
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ROOT / "docs" / "development" / "benchmarks"
 #: The package of this tree, and one thread for BLAS, as jobs have it.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "1"}
 
@@ -49,13 +53,27 @@ def run(command: list[object], cwd: Path | None = None) -> tuple[Usage, str]:
 
 def step(name: str, *arguments: object) -> Usage:
     """Run a step, as a job does; return what it took."""
-    script = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / f"{name}.py"
+    script = ROOT / "workflow" / "scripts" / f"{name}.py"
     return run([sys.executable, script, *arguments])[0]
 
 
-def command(name: str, *arguments: object) -> Usage:
-    """Run a command for people; return what it took."""
-    return run([sys.executable, "-m", "dsa110_contimg", name, *arguments])[0]
+def contimg(*arguments: object, cwd: Path | None = None) -> tuple[Usage, str]:
+    """Run a command of ``contimg``; return what it took and what it printed."""
+    return run([sys.executable, "-m", "dsa110_contimg", *arguments], cwd)
+
+
+def add_page_option(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark be asked for the page of the documentation, too."""
+    parser.add_argument(
+        "--page", action="store_true", help=f"write the page in {PAGES.relative_to(ROOT)}, too"
+    )
+
+
+def keep(name: str, text: str, page: bool) -> None:
+    """Write a report to the folder of results, and on request as page of the documentation."""
+    for folder in (RESULTS, *([PAGES] if page else [])):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def heading(command: str) -> str:

@@ -1,6 +1,6 @@
 """ROC curve of the variability search: a simulated season, the published threshold marked.
 
-Usage: python benchmarks/season.py OUT.png   (writes the figure, prints the table in docs)
+Usage: python benchmarks/season.py OUT.png   (writes the figure, prints the table)
 """
 
 import sys

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from measure import run
+from measure import contimg
 
 from dsa110_contimg.conversion import inventory
 from dsa110_contimg.core.layout import Layout
@@ -93,8 +93,7 @@ def tick(folder):
     """Run a tick; return what it took and what it printed."""
     config = ["incoming=incoming", "results=results", "catalog=catalog.csv"]
     config += ["flagging={engine: none}", "imaging={engine: tclean}", "operations={min_free_gb: 0}"]
-    command = [sys.executable, "-m", "dsa110_contimg", "tick", "--config", *config]
-    return run(command, cwd=folder)
+    return contimg("tick", "--config", *config, cwd=folder)
 
 
 def main():

@@ -7,6 +7,7 @@ A test holds the written files against what this gives.
 
 from __future__ import annotations
 
+import inspect
 import json
 import typing
 from pathlib import Path
@@ -40,7 +41,7 @@ def reference() -> str:
         else:
             lines.append(_row(name, info))
     for name, model in sections:
-        lines += ["", f"## {name}", "", (model.__doc__ or "").strip(), ""]
+        lines += ["", f"## {name}", "", inspect.cleandoc(model.__doc__ or "").replace("``", "`"), ""]
         lines += ["| key | default | meaning |", "|---|---|---|"]
         lines += [_row(key, info) for key, info in model.model_fields.items()]
     return "\n".join(lines) + "\n"
@@ -59,7 +60,7 @@ def _row(name: str, info: Any) -> str:
 #: File, below the repository, and what gives its content.
 DERIVED = {
     "config/config.schema.json": schema,
-    "docs/configuration.md": reference,
+    "docs/reference/configuration.md": reference,
 }
 
 

@@ -191,7 +191,7 @@ def test_columns_units_and_lineage(tmp_path):
 
 
 def test_documented_columns_are_those_of_the_table():
-    text = (REPO / "docs" / "light-curves.md").read_text()
+    text = (REPO / "docs" / "science" / "light-curves.md").read_text()
     rows = [
         f"| `{name}` | {unit} | {f'`{vast}`' if vast else ''} | {meaning} |"
         for name, (_, unit, vast, meaning) in DICTIONARY.items()

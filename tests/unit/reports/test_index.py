@@ -402,7 +402,7 @@ def test_paths_are_known_wherever_the_results_lie():
 
 
 def documented_queries():
-    text = (REPO / "docs" / "reports.md").read_text()
+    text = (REPO / "docs" / "handbook" / "reports.md").read_text()
     return re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
 
 
