@@ -16,6 +16,7 @@ from typing import Any, Literal
 from dsa110_contimg.core.config import scalar_of
 from dsa110_contimg.core.options import Config, Options
 from dsa110_contimg.core.places import repository
+from dsa110_contimg.reports.index import TABLES
 
 
 def schema() -> str:
@@ -41,7 +42,8 @@ def reference() -> str:
         else:
             lines.append(_row(name, info))
     for name, model in sections:
-        lines += ["", f"## {name}", "", inspect.cleandoc(model.__doc__ or "").replace("``", "`"), ""]
+        text = inspect.cleandoc(model.__doc__ or "").replace("``", "`")
+        lines += ["", f"## {name}", "", text, ""]
         lines += ["| key | default | meaning |", "|---|---|---|"]
         lines += [_row(key, info) for key, info in model.model_fields.items()]
     return "\n".join(lines) + "\n"
@@ -57,10 +59,34 @@ def _row(name: str, info: Any) -> str:
     return f"| `{name}` | `{default}` | {text}{choices} |"
 
 
+def index_tables() -> str:
+    """Return the tables of the index, in Markdown."""
+    lines = [
+        "# The index",
+        "",
+        "Tables and columns of `results/index.sqlite`; its own table `columns` and the comments of "
+        "its schema say the same. [What one asks it](../handbook/reports.md#the-index) is in the "
+        "handbook.",
+    ]
+    for table, (what, columns, _) in TABLES.items():
+        lines += ["", f"## {table}", "", f"A row: {what}.", ""]
+        lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{c.name}` | {c.declaration.split()[0].lower()} | {c.unit} | {_cell(c.meaning)} |"
+            for c in columns
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|")
+
+
 #: File, below the repository, and what gives its content.
 DERIVED = {
     "config/config.schema.json": schema,
     "docs/reference/configuration.md": reference,
+    "docs/reference/index-tables.md": index_tables,
 }
 
 

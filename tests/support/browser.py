@@ -16,7 +16,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--enable-logging=stderr",
-    "--virtual-time-budget=2000",
 )
 
 
@@ -25,16 +24,20 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def dom(page, script=""):
-    """Return (the page's DOM after its scripts and `script` ran, lines of its console)."""
+def dom(page, script="", budget_ms=2000):
+    """Return (the page's DOM after its scripts and `script` ran, lines of its console).
+
+    Scripts are given `budget_ms` of the page's own time, which passes as fast as it can.
+    """
     text = page.read_text(encoding="utf-8")
     if script:
         text = text.replace("</body>", f"<script>{{{script}}}</script></body>")
+    budget = f"--virtual-time-budget={budget_ms}"
     with tempfile.TemporaryDirectory() as profile:
         copy = page.with_name("opened-" + page.name)
         copy.write_text(text, encoding="utf-8")
         done = subprocess.run(
-            [chromium(), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", f"file://{copy}"],
+            [chromium(), *FLAGS, budget, f"--user-data-dir={profile}", "--dump-dom", copy.as_uri()],
             capture_output=True,
             text=True,
             timeout=120,
@@ -56,6 +59,7 @@ def screenshot(page, name, folder, height=3000):
             [
                 chromium(),
                 *FLAGS,
+                "--virtual-time-budget=2000",
                 f"--user-data-dir={profile}",
                 f"--window-size=1200,{height}",
                 f"--screenshot={out}",

@@ -68,7 +68,9 @@ def test_direct_dependencies_are_locked_and_explained():
     pins = pin_environments.locked((3, 11))
     for name in names:
         assert name in pins, f"{name} is not in requirements.lock"
-        assert f"`{name}`" in documented, f"docs/development/dependencies.md does not say why {name}"
+        assert f"`{name}`" in documented, (
+            f"docs/development/dependencies.md does not say why {name}"
+        )
 
 
 def test_bash_launcher_parses():
