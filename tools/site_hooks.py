@@ -6,6 +6,7 @@ package has a page of its API.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ def on_config(config: Any) -> Any:
             if "API" in entry:
                 entry["API"] = [{name: f"reference/api/{name}.md"} for name in packages()]
     return config
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Let links to files at the top of the repository lead to their pages."""
+    here = posixpath.dirname(page.file.src_uri)
+    for made, source in FROM_TOP.items():
+        place = re.escape(posixpath.relpath(f"../{source}", here))
+        markdown = re.sub(rf"\]\({place}\b", f"]({posixpath.relpath(made, here)}", markdown)
+    return markdown
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import inspect
 import json
 import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from dsa110_contimg.core.config import scalar_of
 from dsa110_contimg.core.options import Config, Options
 from dsa110_contimg.core.places import repository
+from dsa110_contimg.lightcurves.assemble import DICTIONARY
+from dsa110_contimg.photometry import measure as photometry
+from dsa110_contimg.reports.export import COLUMNS
 from dsa110_contimg.reports.index import TABLES
 
 
@@ -68,14 +72,51 @@ def index_tables() -> str:
         "its schema say the same. [What one asks it](../handbook/reports.md#the-index) is in the "
         "handbook.",
     ]
-    for table, (what, columns, _) in TABLES.items():
+    for table, (what, fields, _) in TABLES.items():
         lines += ["", f"## {table}", "", f"A row: {what}.", ""]
-        lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]
-        lines += [
-            f"| `{c.name}` | {c.declaration.split()[0].lower()} | {c.unit} | {_cell(c.meaning)} |"
-            for c in columns
-        ]
+        rows = ((c.name, c.declaration.split()[0].lower(), c.unit, c.meaning) for c in fields)
+        lines += _table(("column", "type", "unit", "meaning"), rows)
     return "\n".join(lines) + "\n"
+
+
+def columns() -> str:
+    """Return the columns of the tables that people read, in Markdown."""
+    described = {name: (unit, meaning) for name, (unit, _, meaning) in COLUMNS.items()}
+    over_nights = list(described)[list(described).index("rank") :]
+    lines = [
+        "# Columns of tables",
+        "",
+        "Columns are only ever added. Fluxes and noises are corrected for the primary beam.",
+        "",
+        "## photometry.csv",
+        "",
+        "Of tiles and nights: a row a catalogue source in the field, detected or not.",
+        "",
+        *_table(("column", "unit", "meaning"), ((n, *described[n]) for n in photometry.COLUMNS)),
+        "",
+        "## lightcurves.parquet",
+        "",
+        "A row a source and night. Units and meanings are in the file's metadata, too.",
+        "",
+        *_table(
+            ("column", "unit", "VAST name", "meaning"),
+            ((n, unit, vast and f"`{vast}`", m) for n, (_, unit, vast, m) in DICTIONARY.items()),
+        ),
+        "",
+        "## variability.csv and candidates.csv",
+        "",
+        "A row a source; `rank` in `candidates.csv` alone. Definitions are in "
+        "[light curves](../science/light-curves.md#measures).",
+        "",
+        *_table(("column", "unit", "meaning"), ((n, *described[n]) for n in over_nights)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return a table in Markdown, what is in the first column as code."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return lines + [f"| `{first}` | {' | '.join(map(_cell, rest))} |" for first, *rest in rows]
 
 
 def _cell(text: str) -> str:
@@ -86,6 +127,7 @@ def _cell(text: str) -> str:
 DERIVED = {
     "config/config.schema.json": schema,
     "docs/reference/configuration.md": reference,
+    "docs/reference/columns.md": columns,
     "docs/reference/index-tables.md": index_tables,
 }
 

@@ -32,7 +32,7 @@ COMMANDS = {
     "lineage": "show what a product or a light-curve point was made from",
     "recall": "show everything that was made with a calibration or raw file",
     "simulate": "write UVH5 files of a known sky, as the correlator does",
-    "demo": "simulate two nights and run the whole chain on them",
+    "demo": "simulate nights and run the whole chain on them",
 }
 
 

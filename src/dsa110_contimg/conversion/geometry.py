@@ -83,7 +83,7 @@ def read_group(path: Path) -> GroupFile:
         If it is no group file, or a file it refers to has gone or changed.
     """
     if not path.exists():
-        raise DataError(f"{path}: group file is missing; make it with 'contimg group'")
+        raise DataError(f"{path}: group file is missing; make it with the group step")
     try:
         with h5py.File(path, "r", locking=False) as file:
             sources = _sources(path, file["Sources"])
@@ -111,7 +111,7 @@ def read_group(path: Path) -> GroupFile:
             )
     except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: no group file ({reason}); make it with 'contimg group'") from None
+        raise DataError(f"{path}: no group file ({reason}); make it with the group step") from None
 
 
 def _diameters(header: h5py.Group, n_times: int) -> np.ndarray:

@@ -294,8 +294,8 @@ def _revived(
 def prepare_jobs(source: Path) -> None:
     """Set what the programs that a workflow starts find in their environment.
 
-    Jobs run ``python -m dsa110_contimg`` in whichever environment their rule has, so the package is
-    on the path by its place, not by its installation.
+    Jobs run ``python workflow/scripts/<step>.py`` in whichever environment their rule has, so the
+    package is on the path by its place, not by its installation.
     """
     modules = [str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(modules))

@@ -869,7 +869,9 @@ def open_index(path: Path) -> sqlite3.Connection:
         If it is absent or of another schema.
     """
     if not Path(path).exists():
-        raise DataError(f"{path}: no index; make it with: contimg index RESULTS {path}")
+        raise DataError(
+            f"{path}: no index; make it with: python workflow/scripts/index.py RESULTS {path}"
+        )
     db = sqlite3.connect(f"file:{Path(path).resolve()}?mode=ro", uri=True)
     try:
         found = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
