@@ -44,7 +44,7 @@ CASES = [
     (["incoming=nowhere"], "incoming: there is no folder nowhere"),
     (["catalog=nowhere.csv"], "catalog: there is no file nowhere.csv"),
     (["incomming=demo"], "incomming: no such key; did you mean 'incoming'?"),
-    (["imaging={preset: fast}"], "imaging.preset: input should be 'quick', 'standard' or 'deep'"),
+    (["imaging={preset: fast}"], "imaging.preset: input should be 'quick', 'standard'"),
     (["imaging={size_px: big}"], "imaging.size_px: input should be a valid integer"),
     (["imaging={wsclan: {}}"], "imaging.wsclan: no such key; did you mean 'wsclean'?"),
 ]

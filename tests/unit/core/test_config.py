@@ -16,7 +16,7 @@ from support import REPO
     [
         ({"incomming": "x"}, "incomming: no such key; did you mean 'incoming'?"),
         ({"imaging": {"presett": "deep"}}, "imaging.presett: no such key; did you mean 'preset'?"),
-        ({"imaging": {"preset": "fast"}}, "imaging.preset: .*'quick', 'standard' or 'deep'"),
+        ({"imaging": {"preset": "fast"}}, "imaging.preset: .*'quick', 'standard'"),
         ({"imaging": {"size_px": "big"}}, "imaging.size_px: .*integer.*'big'"),
         ({"inventory": {"min_subbands": 17}}, "inventory.min_subbands: .*16, got 17"),
         ({"imaging": 3}, "imaging: .*got 3"),

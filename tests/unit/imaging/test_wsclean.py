@@ -40,7 +40,7 @@ def test_given_values_override_the_preset():
     assert recipe.mgain == presets.PRESETS["quick"].mgain
 
 
-@pytest.mark.parametrize("preset", ["quick", "standard", "deep"])
+@pytest.mark.parametrize("preset", presets.PRESETS)
 def test_presets_cover_the_beam_and_sample_it(preset):
     recipe = presets.resolve(ImagingOptions(preset=preset))
     assert recipe.size_px * recipe.cell_arcsec / 3600 >= 3.9
