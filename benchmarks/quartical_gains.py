@@ -63,13 +63,15 @@ def main():
     qa = read_sidecar(f"{args.prefix}.gcal")["qa"]
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.ms"
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "dsa110_contimg.skymodel", str(args.ms), str(copy)),
-                *("--calibrator", qa["calibrator"], "--catalog", str(args.catalog)),
-            ],
-            check=True,
+        work = program(
+            "dsa110_contimg.calibration.working_copy",
+            ms=args.ms,
+            out=copy,
+            calibrator=qa["calibrator"],
+            calibrators_table=None,
+            catalog=args.catalog,
         )
+        subprocess.run(work, check=True)
         with table(f"{copy}::ANTENNA", ack=False) as t:
             reference = t.getcol("NAME").index(qa["refant"])
         with table(f"{copy}::SPECTRAL_WINDOW", ack=False) as t:
