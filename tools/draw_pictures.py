@@ -15,6 +15,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[1]
 IMAGES = REPO / "docs" / "images"
@@ -29,7 +30,7 @@ STYLE = """
 def rules() -> str:
     """Return the graph of the rules as SVG: what is made from what, without shortcuts."""
     sys.path[:0] = [str(REPO / "tests"), str(REPO / "src")]
-    from support.dag_folder import DagFolder
+    from support.dag_folder import DagFolder  # type: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory() as place:
         folder = DagFolder.make(Path(place))
@@ -61,7 +62,8 @@ def demo(results: Path, path: Path) -> None:
     curve = curves[curves.source_id == first.source_id].sort_values("mjd")
     mosaics = [results / "nights" / night / "mosaic.fits" for night in curve.epoch]
     figure = plt.figure(figsize=(10, 6.6), layout="constrained")
-    top, below = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+    top, below = parts
     with fits.open(mosaics[-1].with_name("mosaic.view.fits")) as hdus:
         data, wcs = np.squeeze(hdus[0].data), WCS(hdus[0].header).celestial
     # Sources drawn larger than they are, or nobody sees them.

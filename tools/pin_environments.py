@@ -27,8 +27,8 @@ def _holds(marker: str, python: tuple[int, int]) -> bool:
 
 def pinned(text: str) -> str:
     """Return an environment file with the lock file's pins."""
-    version = re.search(r"- python=(\d+)\.(\d+)", text)
-    pins = locked((int(version[1]), int(version[2])))
+    ((major, minor),) = re.findall(r"- python=(\d+)\.(\d+)", text)
+    pins = locked((int(major), int(minor)))
     return re.sub(r"- ([\w.-]+)==.*", lambda match: f"- {match[1]}=={pins[match[1]]}", text)
 
 
