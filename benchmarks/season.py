@@ -1,8 +1,11 @@
 """ROC curve of the variability search: a simulated season, the published threshold marked.
 
-Usage: python benchmarks/season.py OUT.png   (writes the figure, prints the table)
+    python benchmarks/season.py OUT.png
+
+writes the figure and prints the table.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -32,7 +35,7 @@ def rates(sigma: float, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main(target: str) -> None:
+def main(target: Path) -> None:
     published = LightcurveOptions().false_alarm
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
     print("| amplitude | ESEs found | flares found | constant sources called variable |")
@@ -57,4 +60,6 @@ def main(target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    main(parser.parse_args().out)
