@@ -21,7 +21,7 @@ from dsa110_contimg.operations import snapshot as snapshots
 from support import REPO
 
 GUIDES = (
-    *("README.md", "CONTRIBUTING.md", "profiles/README.md"),
+    *("README.md", "CONTRIBUTING.md", "config/README.md", "profiles/README.md"),
     *sorted(path.relative_to(REPO).as_posix() for path in REPO.glob("docs/**/*.md")),
 )
 TEXT = {name: (REPO / name).read_text() for name in GUIDES}

@@ -50,7 +50,7 @@ class Plan:
         Nights that are worked on: the open ones, or those that were asked for.
     groups : dict of str to ingest.Group
         Groups that are worked on (complete or degraded), by id.
-    calibration : calplan.CalibrationPlan
+    calibration : CalibrationPlan
         Which group calibrates, and which solutions serve which group.
     epochs : dict of str to epochs.NightPlan
         Tiles of each mosaic, by night.
