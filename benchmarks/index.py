@@ -27,7 +27,7 @@ from measure import ROOT, step
 
 from dsa110_contimg.core.layout import Layout
 from dsa110_contimg.core.sidecar import Sidecar
-from dsa110_contimg.core.times import group_id, night_of
+from dsa110_contimg.core.times import DAY_S, group_id, night_of
 from dsa110_contimg.photometry.measure import COLUMNS
 from dsa110_contimg.reports import index as index_module
 from dsa110_contimg.telescope.dsa110 import TILE_S
@@ -65,9 +65,9 @@ class Season:
     def night(self, number: int) -> str:
         """Write one night; return its date."""
         start = START_MJD + number
-        ids = [group_id(start + i * TILE_S / 86400) for i in range(self.tiles)]
+        ids = [group_id(start + i * TILE_S / DAY_S) for i in range(self.tiles)]
         for i, group in enumerate(ids):
-            self._tile(group, i, start + i * TILE_S / 86400)
+            self._tile(group, i, start + i * TILE_S / DAY_S)
         night = night_of(ids[0])
         with self.layout.night(night, "photometry.csv").open("w") as out:
             self._table(out, range(2500), night, start, "mosaic.fits")

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from measure import step
 
+from dsa110_contimg.core.times import DAY_S
+
 N_TILES, SIZE, CELL_ARCSEC, DEC = (60, 280), 2400, 6.0, 33.0
-STEP_DEG, STEP_DAYS = 360 / 280, 86164.1 / 280 / 86400
+STEP_DEG, STEP_DAYS = 360 / 280, 86164.1 / 280 / DAY_S
 
 
 def make(folder: Path, n_tiles: int) -> None:

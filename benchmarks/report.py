@@ -28,7 +28,7 @@ from measure import step
 from dsa110_contimg.core.files import write_text
 from dsa110_contimg.core.layout import Layout, companion
 from dsa110_contimg.core.sidecar import Sidecar
-from dsa110_contimg.core.times import group_id, group_mjd
+from dsa110_contimg.core.times import DAY_S, group_id, group_mjd, night_of
 from dsa110_contimg.telescope.dsa110 import TILE_S, stations
 from support.fake_results import (
     make_sources,
@@ -50,7 +50,7 @@ def names() -> list[str]:
 
 def sidecars(layout: Layout, group: str, ra: float, chosen: str, rng) -> None:
     """Write the sidecars of a tile before its image, with lists of real length."""
-    mjd = group_mjd(group) + (np.arange(24) + 0.5) * TILE_S / 24 / 86400
+    mjd = group_mjd(group) + (np.arange(24) + 0.5) * TILE_S / 24 / DAY_S
     flags = {
         "flagged_fraction": 0.12,
         "flagged_fraction_effective": 0.1,
@@ -128,7 +128,7 @@ def make_night(root: Path, options: argparse.Namespace) -> tuple[Layout, str, li
     rng = np.random.default_rng(3)
     layout = Layout(root)
     start = 61072.0005
-    ids = [group_id(start + i * TILE_S / 86400) for i in range(options.tiles)]
+    ids = [group_id(start + i * TILE_S / DAY_S) for i in range(options.tiles)]
     width = options.tiles * TILE_S / 86164.1 * 360
     sources = make_sources(int(12 * width), 15.0, width, apart_deg=0.1)
     for number, group in enumerate(ids):
@@ -138,7 +138,7 @@ def make_night(root: Path, options: argparse.Namespace) -> tuple[Layout, str, li
             path = layout.group(group, kind)
             write_caltable(path, kind, 96, 768, group_mjd(group), rng)
             Sidecar("calibrate", qa={"calibrator": "3C48"}, timings_s={"solve": 40.0}).write(path)
-    night = f"{ids[0][:4]}-{ids[0][4:6]}-{ids[0][6:8]}"
+    night = night_of(ids[0])
     mosaic = layout.night(night, "mosaic.fits")
     shape = (int(4.5 * 600), int(min(width + 4, 30) * 600))
     sky = [(s["ra_deg"], s["dec_deg"] - 16.1 + 33, s["flux_jy"]) for s in sources]

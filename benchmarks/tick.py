@@ -22,7 +22,7 @@ from measure import contimg
 
 from dsa110_contimg.conversion import inventory
 from dsa110_contimg.core.layout import Layout
-from dsa110_contimg.core.times import group_id, group_mjd, night_of
+from dsa110_contimg.core.times import DAY_S, MJD_ZERO_JD, group_id, night_mjd, night_of
 from dsa110_contimg.operations import closing
 from dsa110_contimg.telescope import dsa110
 from dsa110_contimg.telescope.dsa110 import TILE_S
@@ -40,10 +40,10 @@ def lay_out(folder, nights, groups, raw_days):
     n_raw = 0
     for day in range(nights):
         night = f"{FIRST + dt.timedelta(days=day)}"
-        start = group_mjd(night.replace("-", "") + "T000000")
+        start = night_mjd(night)
         entries = []
         for number in range(groups):
-            mjd = start + number * (TILE_S + 1) / 86400
+            mjd = start + number * (TILE_S + 1) / DAY_S
             identity = group_id(mjd)
             layout.group(identity).mkdir(parents=True)
             for kind in ("photometry.csv", "image.fits"):
@@ -61,7 +61,7 @@ def lay_out(folder, nights, groups, raw_days):
 def raw_files(incoming, start_mjd):
     """Write the subbands of a group: one file under sixteen names, for only headers are read."""
     raw = RawGroup(
-        start_mjd + 2400000.5 + dsa110.INTEGRATION_S / 2 / 86400,
+        start_mjd + MJD_ZERO_JD + dsa110.INTEGRATION_S / 2 / DAY_S,
         dec_app_deg=33.3,
         antennas=(0, 30),
         n_chan=1,

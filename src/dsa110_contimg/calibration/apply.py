@@ -24,6 +24,7 @@ from ..core.layout import parse_group
 from ..core.options import ApplyOptions
 from ..core.programs import run_tool
 from ..core.sidecar import Sidecar, read_sidecar
+from ..core.times import DAY_S
 from ..ms.summary import summarise_ms
 from ..telescope.smearing import Smearing, half_power_deg
 from . import mstransform
@@ -337,7 +338,7 @@ def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
             n_all += flags.size
     return {
         "freq_hz": freq_hz.tolist(),
-        "time_mjd": (unique / 86400).tolist(),
+        "time_mjd": (unique / DAY_S).tolist(),
         "weight": [[float(f"{w:.6g}") for w in row] for row in total],
     }, n_flagged / max(n_all, 1)
 

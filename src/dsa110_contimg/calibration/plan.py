@@ -16,13 +16,13 @@ import numpy as np
 
 from ..catalogs.calibrators import Calibrator
 from ..core.options import CalibrationOptions
-from ..core.times import night_of
+from ..core.times import DAY_S, night_of
 from .tables import LEAST_COMMON_ANTENNAS
 
 __all__ = ["CalibrationPlan", "find_transits", "plan_calibration", "why_unfit"]
 
 #: Sidereal rate: how fast the meridian moves through right ascension, degrees per second.
-RA_DEG_PER_S = 360.98564736629 / 86400
+RA_DEG_PER_S = 360.98564736629 / DAY_S
 #: A transit this long after the end of a tile still counts: tiles are a second or two apart.
 GAP_S = 5.0
 #: Band centre, Hz; the beam there weighs calibrators.
@@ -194,7 +194,7 @@ def _one_tile_each(
     for i in sorted(late_s, key=lambda i: mid_mjd[i]):
         if kept:
             k = kept[-1]
-            apart_s = (mid_mjd[i] - mid_mjd[k]) * 86400
+            apart_s = (mid_mjd[i] - mid_mjd[k]) * DAY_S
             if apart_s <= half_s[i] + half_s[k] + 2 * GAP_S:
                 kept[-1] = min(k, i, key=lambda j: late_s[j])
                 continue
@@ -216,7 +216,7 @@ def _still_holds(record: Mapping[str, Any], verdicts: Mapping[str, str]) -> bool
 
 
 def _middle_mjd(group: GroupLike) -> float:
-    return group.start_mjd + group.duration_s / 2 / 86400
+    return group.start_mjd + group.duration_s / 2 / DAY_S
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ..core.layout import parse_group
 from ..core.options import CalibrationOptions
 from ..core.programs import program, run_tool
 from ..core.sidecar import Sidecar, read_sidecar
+from ..core.times import DAY_S
 from .judge import (
     FLAGGED_FRACTION,
     SHORT_SNR,
@@ -133,7 +134,7 @@ def smooth(timeline: Solution, interval_s: float) -> Solution:
     good = ~timeline.flags
     for antenna in np.unique(timeline.antenna):
         rows = np.flatnonzero(timeline.antenna == antenna)
-        apart_s = 86400 * np.abs(np.subtract.outer(*[timeline.time_mjd[rows]] * 2))
+        apart_s = DAY_S * np.abs(np.subtract.outer(*[timeline.time_mjd[rows]] * 2))
         near = (apart_s <= interval_s / 2).astype(float)
         count = np.tensordot(near, good[rows], 1)
         total = np.tensordot(near, np.where(good[rows], timeline.values[rows], 0), 1)

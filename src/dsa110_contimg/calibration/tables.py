@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.times import DAY_S
+
 __all__ = ["Solution", "Solutions", "read_solution", "read_table"]
 
 #: The tables of a calibration, in the order in which they are applied.
@@ -76,7 +78,7 @@ def read_solution(table: Path) -> Solution | None:
             for name in (column, "FLAG", "SNR")
         )
         return Solution(
-            reader.getcol("ANTENNA1"), reader.getcol("TIME") / 86400, values, flags, snr
+            reader.getcol("ANTENNA1"), reader.getcol("TIME") / DAY_S, values, flags, snr
         )
     finally:
         reader.close()

@@ -27,6 +27,7 @@ from ..core.errors import DataError
 from ..core.files import write_text
 from ..core.programs import run_as_program
 from ..core.sidecar import read_sidecar
+from ..core.times import DAY_S
 from ..telescope.beam import TileBeam
 from ..telescope.dsa110 import C_M_S, RAW_NAME
 from .field_model import FieldModel, antenna_uvw, direction_offsets, field_model, phasors, predict
@@ -193,7 +194,7 @@ def _turned(
     table: Any, tile: _Tile, model: FieldModel, beam: TileBeam
 ) -> Iterator[tuple[_Sums, np.ndarray]]:
     """Yield each integration, turned to the calibrator, with its model and its noise."""
-    mjd = tile.times_s.mean() / 86400
+    mjd = tile.times_s.mean() / DAY_S
     offsets = direction_offsets(model.ra_deg, model.dec_deg, *tile.phase_centre_deg, mjd)
     seen = np.stack([beam.samples(r, d) for r, d in zip(model.ra_deg, model.dec_deg, strict=True)])
     for k, time_s in enumerate(tile.times_s):
@@ -317,7 +318,7 @@ def write_working_copy(
         "names": [str(name) for name in names],
         "freq_hz": [float(freq_hz[0]), float(freq_hz[-1])],
         "n_channels": len(freq_hz),
-        "mid_mjd": float(tile.times_s.mean() / 86400),
+        "mid_mjd": float(tile.times_s.mean() / DAY_S),
         "n_bins": len(bins),
         "flagged_fraction": float(flagged.mean()),
     }
@@ -328,7 +329,7 @@ def _pointings(ms: Path, tile: _Tile) -> TileBeam:
     pointing = read_sidecar(ms)["qa"].get("pointing")
     if pointing is None:
         raise DataError(f"{ms}: its sidecar holds no pointing; convert it again")
-    mjd = tile.times_s / 86400
+    mjd = tile.times_s / DAY_S
     weights = {
         "freq_hz": tile.freq_hz,
         "time_mjd": mjd,

@@ -37,6 +37,7 @@ from ..core.errors import DataError
 from ..core.files import replacing, scratch
 from ..core.options import ConversionOptions, FlaggingOptions
 from ..core.sidecar import Sidecar
+from ..core.times import MJD_ZERO_JD
 from ..ms.main_table import add_weight_spectrum, create_main, sigma
 from ..telescope import dsa110
 from .flagging import flag_ms
@@ -47,9 +48,6 @@ from .validation import validate
 __all__ = ["convert", "row_weights"]
 
 log = logging.getLogger(__name__)
-
-
-_JD0 = 2400000.5
 
 
 #: Integrations in memory at a time.
@@ -528,7 +526,7 @@ def _qa(group: GroupFile, geometry: Geometry, writer: str) -> dict:
         "dec_app_deg": float(np.degrees(group.dec_app)),
         "aberration_scale": geometry.aberration_scale,
         "pointing": {
-            "time_mjd": (group.jd - _JD0).tolist(),
+            "time_mjd": (group.jd - MJD_ZERO_JD).tolist(),
             "ra_deg": np.degrees(geometry.pointing[:, 0]).tolist(),
             "dec_deg": np.degrees(geometry.pointing[:, 1]).tolist(),
         },

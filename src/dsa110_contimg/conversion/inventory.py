@@ -8,7 +8,6 @@ The Snakefile calls `take_inventory` whenever it is parsed, so this module impor
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import itertools
 import json
@@ -27,7 +26,7 @@ import numpy as np
 from ..core.errors import ConfigError, DataError, trouble_in
 from ..core.files import write_text
 from ..core.options import InventoryOptions
-from ..core.times import group_id, night_of
+from ..core.times import DAY_S, group_id, mjd_of_unix, night_of, unix_of_utc
 from ..telescope.dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD, N_SUBBANDS, TILE_S
 from . import uvh5
 from .uvh5 import FILE_NAME, read_header
@@ -45,8 +44,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_DAY_S = 86400.0
-_UNIX_EPOCH_MJD = 40587.0
 #: The subbands of a group begin within this time of each other (their clocks agree exactly).
 _SAME_START_S = 1.0
 #: Two groups further apart than a tile and this have a gap between them.
@@ -276,10 +273,10 @@ def _from_name(path: str, size: int, mtime_ns: int) -> SubbandFile:
         raise DataError(f"{path}: not the name of a subband's file, <start>_sbNN.hdf5")
     reason = "" if size >= 0 else "broken link, or removed"
     try:
-        moment = dt.datetime.fromisoformat(match[1] + "+00:00").timestamp()
+        moment = unix_of_utc(match[1] + "+00:00")
     except ValueError:
         moment, reason = 0.0, "its name holds no date"
-    mjd = _UNIX_EPOCH_MJD + moment / _DAY_S
+    mjd = mjd_of_unix(moment)
     return SubbandFile(path, size, mtime_ns, int(match[2]), mjd, reason=reason)
 
 
@@ -370,7 +367,7 @@ def _clusters(records: list[SubbandFile]) -> list[list[SubbandFile]]:
     """Split files into runs that begin at the same time."""
     clusters: list[list[SubbandFile]] = []
     for record in sorted(records, key=lambda r: (r.start_mjd, r.subband, r.path)):
-        if clusters and (_start(record) - _start(clusters[-1][0])) * _DAY_S < _SAME_START_S:
+        if clusters and (_start(record) - _start(clusters[-1][0])) * DAY_S < _SAME_START_S:
             clusters[-1].append(record)
         else:
             clusters.append([record])
@@ -398,7 +395,7 @@ def _by_name(
     notes: dict[int, list[SubbandFile]] = {}
     others: list[list[SubbandFile]] = []
     for record in sorted(records, key=lambda r: (r.name_mjd, r.path)):
-        if record.name_mjd == _UNIX_EPOCH_MJD or record.subband >= N_SUBBANDS:
+        if record.name_mjd == mjd_of_unix(0.0) or record.subband >= N_SUBBANDS:
             continue
         at = np.searchsorted(starts[order], record.name_mjd)
         near = [int(i) for i in order[max(0, at - 1) : at + 1]]
@@ -408,7 +405,7 @@ def _by_name(
         )
         if distance <= tolerance_s:
             notes.setdefault(index, []).append(record)
-        elif others and (record.name_mjd - others[-1][0].name_mjd) * _DAY_S <= tolerance_s:
+        elif others and (record.name_mjd - others[-1][0].name_mjd) * DAY_S <= tolerance_s:
             others[-1].append(record)
         else:
             others.append([record])
@@ -416,12 +413,12 @@ def _by_name(
 
 
 def _distance_s(moment: float, start: float, end: float) -> float:
-    return max(start - moment, moment - end, 0.0) * _DAY_S
+    return max(start - moment, moment - end, 0.0) * DAY_S
 
 
 def _shape(record: SubbandFile) -> tuple:
     return (
-        round(_start(record) * _DAY_S, 2),
+        round(_start(record) * DAY_S, 2),
         record.n_integrations,
         record.n_channels,
         record.n_baselines,
@@ -555,7 +552,7 @@ def _with_directions(groups: list[Group]) -> list[Group]:
     known = [i for i, g in enumerate(groups) if g.dec_app_deg is not None]
     if not known:
         return groups
-    middle = np.array([groups[i].start_mjd + groups[i].duration_s / 2 / _DAY_S for i in known])
+    middle = np.array([groups[i].start_mjd + groups[i].duration_s / 2 / DAY_S for i in known])
     ra, dec = meridian_icrs(middle, np.array([groups[i].dec_app_deg for i in known]))
     groups = list(groups)
     for i, ra_i, dec_i in zip(known, ra, dec, strict=True):
@@ -567,8 +564,8 @@ def _events(groups: Sequence[Group]) -> list[dict]:
     """Return the gaps in time and the changes of declination between neighbouring groups."""
     events = []
     for before, after in itertools.pairwise(groups):
-        end = before.start_mjd + before.duration_s / _DAY_S
-        gap = (after.start_mjd - end) * _DAY_S
+        end = before.start_mjd + before.duration_s / DAY_S
+        gap = (after.start_mjd - end) * DAY_S
         pair = {"before": before.id, "after": after.id}
         if gap > _GAP_S and before.duration_s:
             events.append({"kind": "gap", **pair, "seconds": round(gap, 1)})

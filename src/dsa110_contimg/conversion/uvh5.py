@@ -8,20 +8,17 @@ from __future__ import annotations
 import os
 import re
 
-import erfa
 import h5py
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.times import DAY_S, MJD_ZERO_JD
 from ..telescope.dsa110 import RAW_NAME
 
 __all__ = ["FILE_NAME", "antenna_set", "first_line", "read_header"]
 
 #: Names of whole files; those being written end with ``_incomplete.hdf5``.
 FILE_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(\d\d)\.hdf5")
-
-
-_DAY_S = 86400.0
 
 
 #: Names under which this telescope's files go.
@@ -165,10 +162,10 @@ def _header_fields(handle: h5py.h5f.FileID) -> dict:
     numbers = np.array([integration, first, last, dec, top, width])
     if not np.isfinite(numbers).all() or not 0 < integration < 3600 or abs(dec) > 90 or width == 0:
         raise DataError("header values out of range")
-    if abs((last - first) * _DAY_S - (n_times - 1) * integration) > integration:
+    if abs((last - first) * DAY_S - (n_times - 1) * integration) > integration:
         raise DataError("time_array does not match Ntimes and integration_time")
     return {
-        "start_mjd": first - erfa.DJM0 - integration / 2 / _DAY_S,
+        "start_mjd": first - MJD_ZERO_JD - integration / 2 / DAY_S,
         "n_integrations": n_times,
         "n_channels": n_freqs,
         "n_baselines": n_blts // n_times,

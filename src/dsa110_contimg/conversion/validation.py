@@ -11,6 +11,7 @@ import numpy as np
 from casacore import tables
 
 from ..core.sidecar import Sidecar
+from ..core.times import DAY_S
 from ..telescope.dsa110 import location, stations
 
 __all__ = ["validate"]
@@ -146,7 +147,7 @@ def _horizontal(directions: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     from astropy.utils import iers
 
     with iers.conf.set_temp("auto_download", False):
-        frame = AltAz(obstime=Time(times_s / 86400, format="mjd"), location=location())
+        frame = AltAz(obstime=Time(times_s / DAY_S, format="mjd"), location=location())
         seen = SkyCoord(directions * u.rad, frame="icrs").transform_to(frame)
         north, east, up = seen.cartesian.xyz.value  # left-handed: x is north, y is east
     return np.stack([east, north, up], axis=-1)

@@ -25,6 +25,7 @@ from .. import __version__
 from .files import write_text
 from .options import Config
 from .places import PACKAGE
+from .times import utc_now, utc_of_unix
 
 __all__ = ["EVENTS", "commit", "events", "read_runs", "recorded"]
 
@@ -69,12 +70,12 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
         The record; the caller sets ``exit_status``, and may add to ``failures``. A run that stops
         with an error keeps None.
     """
-    start = _now()
+    start = dt.datetime.now(dt.UTC)
     record: dict[str, Any] = {
         "run_id": f"{start:%Y%m%dT%H%M%S.%f}",
         "command": command,
         "targets": targets,
-        "started_utc": _text(start),
+        "started_utc": utc_of_unix(start.timestamp()),
         "ended_utc": None,
         "exit_status": None,
         "jobs_done": None,
@@ -96,7 +97,7 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
             del os.environ[EVENTS]
             ended = Counter(event["end"] for event in _parse(told))
             record["jobs_done"], record["jobs_failed"] = ended["done"], ended["failed"]
-            record["ended_utc"] = _text(_now())
+            record["ended_utc"] = utc_now()
             if record["exit_status"] == 0 and not ended:
                 path.unlink()
             else:
@@ -120,14 +121,6 @@ def read_runs(results: Path) -> list[dict[str, Any]]:
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
-
-
-def _text(moment: dt.datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from .. import __version__
 from .errors import DataError
 from .files import write_text
+from .times import utc_now
 
 __all__ = ["Sidecar", "read_sidecar", "sidecar_path"]
 
@@ -94,7 +95,7 @@ class Sidecar:
             "schema": SIDECAR_SCHEMA,
             "product": product.name,
             "step": self.step,
-            "created_utc": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "created_utc": utc_now(),
             "verdict": self.verdict,
             "reasons": self.reasons,
             "qa": self.qa,

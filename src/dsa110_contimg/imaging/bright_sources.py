@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..core.times import DAY_S
 from ..ms.tile import Tile
 from ..telescope.beam import TileBeam
 from ..telescope.dsa110 import C_M_S, DISH_DIAMETER_M
@@ -188,7 +189,7 @@ def subtract(
         for start in range(0, n_rows, rows * threads):
             n = min(rows * threads, n_rows - start)
             uvw = main.getcol("UVW", start, n)
-            moment = np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9)
+            moment = np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / DAY_S - 1e-9)
             data = main.getcol(tile.column, start, n)
 
             def remove(part: slice, uvw: Any = uvw, moment: Any = moment, data: Any = data) -> None:
@@ -246,7 +247,7 @@ def corrected(
         for start in range(0, main.nrows(), rows):
             n = min(rows, main.nrows() - start)
             uvw = main.getcol("UVW", start, n)
-            moment = np.searchsorted(left.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9)
+            moment = np.searchsorted(left.time_mjd, main.getcol("TIME", start, n) / DAY_S - 1e-9)
             data = main.getcol(left.column, start, n)[:, :, [0, -1]].mean(axis=2)
             weight = main.getcol("WEIGHT", start, n)[:, [0, -1]].sum(axis=1)[:, None]
             weight = weight * ~main.getcol("FLAG", start, n)[:, :, [0, -1]].any(axis=2)

@@ -30,6 +30,7 @@ from ..calibration.tables import read_table
 from ..core.errors import DataError
 from ..core.options import SelfcalOptions
 from ..core.programs import program, run_as_program, run_tool
+from ..core.times import DAY_S
 from ..ms.tile import Tile
 
 __all__ = ["Round", "Rounds", "Solved", "correct", "image_quality", "improve", "rounds_of"]
@@ -269,7 +270,7 @@ class Solved:
         gains = values[:, :, 0]
         missing = ~np.isfinite(gains)
         return cls(
-            times / 86400,
+            times / DAY_S,
             np.where(missing, 1.0, gains),
             float(missing[:, present].mean()) if len(present) else 1.0,
         )
@@ -316,7 +317,7 @@ def correct(tile: Tile, solved: Solved, out: Path) -> Tile:
     shutil.copytree(tile.path, out)
     with table(os.fspath(out), ack=False, readonly=False) as main:
         for part in _parts(main.nrows()):
-            when = solved.nearest(main.getcol("TIME", *part) / 86400)
+            when = solved.nearest(main.getcol("TIME", *part) / DAY_S)
             pair = (
                 solved.gains[when, main.getcol("ANTENNA1", *part)]
                 * solved.gains[when, main.getcol("ANTENNA2", *part)].conj()

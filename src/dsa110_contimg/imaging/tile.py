@@ -30,7 +30,7 @@ from ..core.options import ImagingOptions, PhotometryOptions, SelfcalOptions
 from ..core.programs import find_tool, run_tool
 from ..core.runs import commit
 from ..core.sidecar import Sidecar, read_sidecar, sidecar_path
-from ..core.times import night_of
+from ..core.times import clock_of, night_of
 from ..maps import fits_headers
 from ..maps import noise as map_noise
 from ..maps.restore import fit_beam, restore
@@ -473,7 +473,7 @@ def _cards(job: Job, sidecar: Sidecar) -> dict[str, Any]:
     calibration = job.calibrated["qa"].get("calibration") or {}
     if group := calibration.get("group"):
         cards["CALTBL"] = (str(group)[:40], "group whose calibration was applied")
-        moment = f"{night_of(group)}T{group[9:11]}:{group[11:13]}:{group[13:15]}"
+        moment = f"{night_of(group)}T{clock_of(group)}"
         cards["CALDATE"] = (moment, "start of that group, UTC")
     cards |= flux_anchor.cards(flux_anchor.anchor_of(calibration))
     cards["PIPEVERS"] = (__version__, "version of dsa110-contimg")

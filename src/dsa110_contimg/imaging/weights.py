@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..core.times import DAY_S
 from ..ms.tile import Tile
 from ..telescope.dsa110 import C_M_S, SEFD_JY
 
@@ -226,7 +227,7 @@ def _blocks(tile: Tile, grid_px: int, cell_arcsec: float, uvmin_lambda: float) -
                 n_total=int(cross.sum()) * n_chan,
                 uvw_m=uvw,
                 pair=first.astype(np.int64) * tile.n_antennas + second,
-                moment=np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / 86400 - 1e-9),
+                moment=np.searchsorted(tile.time_mjd, main.getcol("TIME", start, n) / DAY_S - 1e-9),
                 weight=weight,
                 used=length[:, None] * per_metre >= uvmin_lambda,
                 cell=_cell(uvw[:, :2], per_metre * cells, grid_px),

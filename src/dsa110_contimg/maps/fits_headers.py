@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
+from ..core.times import DAY_S
 from ..ms.tile import Tile
 from ..telescope import dsa110
 
@@ -147,7 +148,7 @@ def image_header(facts: ImageFacts, kind: str) -> fits.Header:
     for name, mjd in moments.items():
         header[f"DATE-{name}"] = Time(mjd, format="mjd", scale="utc").isot
         header[f"MJD-{name}"] = mjd
-    header["DURATION"] = ((tile.end_mjd - tile.start_mjd) * 86400, "[s] first to last")
+    header["DURATION"] = ((tile.end_mjd - tile.start_mjd) * DAY_S, "[s] first to last")
     header["XPOSURE"] = (facts.exposure_s, "[s] time with data")
     header["DATE"] = (Time.now().isot[:19], "file written (UTC)")
     header["ORIGIN"] = f"dsa110-contimg {__version__}"

@@ -11,7 +11,7 @@ from astropy.time import Time
 from astropy.wcs import WCS
 
 from .. import __version__
-from ..core.times import night_of
+from ..core.times import DAY_S, night_of
 from ..telescope.dsa110 import TILE_S
 from .tiles import Tile
 
@@ -44,7 +44,7 @@ def mosaic_header(wcs: WCS, tiles: list[Tile], beam, cards: dict) -> fits.Header
         if key in first:
             header[key] = (first[key], first.comments[key])
     header["TIMESYS"] = "UTC"
-    half = TILE_S / 2 / 86400
+    half = TILE_S / 2 / DAY_S
     begin = min(float(t.header.get("MJD-BEG") or t.mjd - half) for t in tiles)
     end = max(float(t.header.get("MJD-END") or t.mjd + half) for t in tiles)
     moments = {"BEG": begin, "AVG": cards.pop("MJD-AVG"), "END": end}
@@ -54,7 +54,7 @@ def mosaic_header(wcs: WCS, tiles: list[Tile], beam, cards: dict) -> fits.Header
         header[f"DATE-{name}"] = Time(mjd, format="mjd").isot
         header[f"MJD-{name}"] = mjd
     header.comments["MJD-AVG"] = "[d] mean, weighted like the image"
-    header["DURATION"] = ((end - begin) * 86400, "[s] first to last")
+    header["DURATION"] = ((end - begin) * DAY_S, "[s] first to last")
     header["XPOSURE"] = (
         sum(float(t.header.get("XPOSURE", TILE_S)) for t in tiles),
         "[s] all tiles",

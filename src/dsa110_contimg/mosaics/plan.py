@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..core.options import MosaicOptions
-from ..core.times import group_mjd, night_of
+from ..core.times import DAY_S, clock_of, group_mjd, night_of
 from ..telescope.dsa110 import TILE_S
 
 __all__ = ["NightPlan", "plan_epochs", "plan_joint"]
@@ -106,7 +106,7 @@ def _separation_deg(one: tuple[float, float], other: tuple[float, float]) -> flo
 def _hours(tiles: list[str], options: MosaicOptions) -> dict[str, list[str]]:
     indices: dict[str, list[int]] = {}
     for index, tile in enumerate(tiles):
-        indices.setdefault(tile[9:11], []).append(index)
+        indices.setdefault(clock_of(tile)[:2], []).append(index)
     return {
         hour: tiles[_walk(tiles, own[0], -1, options) : _walk(tiles, own[-1], 1, options) + 1]
         for hour, own in indices.items()
@@ -119,7 +119,7 @@ def _walk(tiles: list[str], index: int, step: int, options: MosaicOptions) -> in
         following = index + step
         if not 0 <= following < len(tiles):
             break
-        if abs(group_mjd(tiles[following]) - group_mjd(tiles[index])) * 86400 > CONTIGUOUS_S:
+        if abs(group_mjd(tiles[following]) - group_mjd(tiles[index])) * DAY_S > CONTIGUOUS_S:
             break
         index = following
     return index

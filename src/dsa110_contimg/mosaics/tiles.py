@@ -14,7 +14,7 @@ from ..core.errors import DataError
 from ..core.layout import companion, parse_group
 from ..core.options import MosaicOptions
 from ..core.sidecar import read_sidecar
-from ..core.times import group_mjd
+from ..core.times import DAY_S, group_mjd
 from ..telescope.beam import unit_vector
 from ..telescope.dsa110 import TILE_S
 
@@ -121,7 +121,7 @@ def open_tile(path: Path, options: MosaicOptions) -> Tile:
 
 def mean_mjd(path: Path, header: fits.Header) -> float:
     """Return the mean time of a tile: its card, else the middle of the tile its name tells."""
-    return float(header.get("MJD-AVG") or group_mjd(parse_group(path)) + TILE_S / 2 / 86400)
+    return float(header.get("MJD-AVG") or group_mjd(parse_group(path)) + TILE_S / 2 / DAY_S)
 
 
 def gather(

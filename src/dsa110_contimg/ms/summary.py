@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.times import DAY_S
 from ..telescope.dsa110 import C_M_S, CORRELATIONS
 
 __all__ = ["summarise", "summarise_ms"]
@@ -186,7 +187,7 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
         "n_sampled": len(time_index) * n_chan * n_pol,
         "frequency": {"freq_hz": freq_hz.tolist()}
         | summarise(data.reshape(-1, n_pol), channels, n_chan, polarizations),
-        "time": {"time_mjd": (unique / 86400).tolist()} | by(time_index, len(unique)),
+        "time": {"time_mjd": (unique / DAY_S).tolist()} | by(time_index, len(unique)),
         "length": {"length_m": np.round(np.sqrt(edges[1:] * edges[:-1]), 1).tolist()}
         | by(np.clip(np.digitize(length, edges) - 1, 0, LENGTH_BINS - 1), LENGTH_BINS),
         "antenna": {"names": [str(names[a]) for a in used]}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.times import DAY_S
 
 __all__ = ["Tile", "read_tile"]
 
@@ -50,12 +51,12 @@ class Tile:
     @property
     def start_mjd(self) -> float:
         """Start of the first integration, MJD (UTC)."""
-        return float(self.time_mjd[0] - self.interval_s[0] / 2 / 86400)
+        return float(self.time_mjd[0] - self.interval_s[0] / 2 / DAY_S)
 
     @property
     def end_mjd(self) -> float:
         """End of the last integration, MJD (UTC)."""
-        return float(self.time_mjd[-1] + self.interval_s[-1] / 2 / 86400)
+        return float(self.time_mjd[-1] + self.interval_s[-1] / 2 / DAY_S)
 
     @property
     def bandwidth_hz(self) -> float:
@@ -107,7 +108,7 @@ def read_tile(path: str | Path) -> Tile:
         ra_deg=float(ra % 360),
         dec_deg=float(dec),
         name=names[0],
-        time_mjd=times / 86400,
+        time_mjd=times / DAY_S,
         interval_s=intervals,
         freq_hz=np.asarray(freq_hz, float),
         width_hz=np.asarray(width_hz, float),

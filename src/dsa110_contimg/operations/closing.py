@@ -9,7 +9,6 @@ re-open it.
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Any
 from ..conversion.inventory import Group
 from ..core.files import write_text
 from ..core.layout import Layout
-from ..core.times import NIGHT
+from ..core.times import NIGHT, night_mjd, unix_of_mjd, utc_now
 from ..telescope.dsa110 import TILE_S
 from .failures import describe
 
@@ -135,8 +134,7 @@ def is_over(night: str, now: float, grace_s: float) -> bool:
     grace_s : float
         How long after the end of the day's last tile its files may take to arrive, s.
     """
-    midnight = dt.datetime.fromisoformat(night).replace(tzinfo=dt.UTC) + dt.timedelta(days=1)
-    return now >= midnight.timestamp() + TILE_S + grace_s
+    return now >= unix_of_mjd(night_mjd(night) + 1) + TILE_S + grace_s
 
 
 def digest(group: Group, is_tile: bool) -> str:
@@ -185,7 +183,7 @@ def summary(
     groups = list(groups)
     return ClosedNight(
         night=night,
-        closed_utc=f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        closed_utc=utc_now(),
         groups={g.id: digest(g, g.id in made) for g in groups},
         solutions=solutions,
         refused=[asdict(g) for g in groups if g.id in refused],

@@ -25,6 +25,7 @@ from ..core.errors import MARK, missing_module, trouble_in
 from ..core.files import write_text
 from ..core.layout import Layout
 from ..core.options import Config
+from ..core.times import DAY_S
 
 __all__ = [
     "RETRIES",
@@ -50,7 +51,7 @@ RETRIES = {"transient": 3, "compute": 2, "data": 0, "config": 0, "bug": 2}
 #: A transient failure in quarantine is tried once more after this time, s.
 RELEASE_S = 3600.0
 #: How long a night stays open for a transient failure before it closes without what failed, s.
-HOPE_S = 86400.0
+HOPE_S = DAY_S
 #: Sections of the configuration that no job depends on.
 UNATTENDED = {"operations", "retention", "alerts"}
 #: Programs whose change voids a record.

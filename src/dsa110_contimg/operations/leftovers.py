@@ -11,12 +11,13 @@ from pathlib import Path
 from ..core.files import HOST, owner, remove
 from ..core.layout import Layout
 from ..core.options import Config
+from ..core.times import DAY_S
 from . import closing
 
 __all__ = ["remove_stale", "set_times_right", "stale"]
 
 #: Age at which a temporary is nobody's, whoever its name says is at work on it, s.
-STALE_S = 86400.0
+STALE_S = DAY_S
 
 
 # --- what killed jobs left ------------------------------------------------------------------------

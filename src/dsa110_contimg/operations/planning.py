@@ -26,7 +26,7 @@ from ..core.files import write_text
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.sidecar import read_sidecar, sidecar_path
-from ..core.times import group_mjd
+from ..core.times import night_mjd
 from ..mosaics import plan as mosaic_plan
 from . import closing, failures, locking
 
@@ -259,13 +259,8 @@ def _solutions_elsewhere(
 
 
 def _near(night: str, days: float, nights: Collection[str]) -> bool:
-    mjd = _night_mjd(night)
-    return any(abs(_night_mjd(other) - mjd) <= days for other in nights)
-
-
-@functools.cache
-def _night_mjd(night: str) -> float:
-    return group_mjd(night.replace("-", "") + "T000000")
+    mjd = night_mjd(night)
+    return any(abs(night_mjd(other) - mjd) <= days for other in nights)
 
 
 def _revived(

@@ -8,7 +8,6 @@ interrupted purge leaves nothing that looks whole.
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import json
 import os
@@ -24,6 +23,7 @@ from ..core.files import beside, remove, write_text
 from ..core.layout import Layout
 from ..core.options import Config, RetentionOptions
 from ..core.sidecar import read_sidecar, sidecar_path
+from ..core.times import DAY_S, name_of_unix, unix_of_utc, utc_now
 from . import closing
 from .space import size_of
 
@@ -77,7 +77,7 @@ def plan_purge(config: Config, raw: bool = False, now: float | None = None) -> l
     for night in closing.closed_nights(layout):
         if (closed := closing.read(layout, night)) is None:
             continue
-        age = (now - dt.datetime.fromisoformat(closed.closed_utc).timestamp()) / 86400
+        age = (now - unix_of_utc(closed.closed_utc)) / DAY_S
         done = _read_record(layout, night)["rules"]
         due = [
             rule
@@ -120,7 +120,7 @@ def _run_removals(config: Config, now: float) -> Iterator[Removal]:
     days = config.retention.runs_days
     if days is None:
         return
-    oldest = f"{dt.datetime.fromtimestamp(now, dt.UTC) - dt.timedelta(days=days):%Y%m%dT%H%M%S}"
+    oldest = name_of_unix(now - days * DAY_S)
     paths = sorted((config.results / "runs").glob("[0-9]*.json"))
     yield from _removals((path for path in paths if path.name < oldest), "", "", "runs_days")
 
@@ -198,7 +198,7 @@ def _record(layout: Layout, night: str, removed: list[Removal], done: bool = Fal
     rule let go was gone.
     """
     record = _read_record(layout, night)
-    now = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+    now = utc_now()
     for removal in removed:
         if done:
             record["rules"][removal.rule] = now
@@ -217,7 +217,7 @@ def daily(config: Config) -> int:
     """
     stamp = config.results / ".purged"
     with suppress(FileNotFoundError):
-        if 0 <= time.time() - stamp.stat().st_mtime < 86400:
+        if 0 <= time.time() - stamp.stat().st_mtime < DAY_S:
             return 0
     if not config.retention.automatic:
         return 0

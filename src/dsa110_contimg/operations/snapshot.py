@@ -6,7 +6,6 @@ A snapshot looks at open nights only; closed ones cost one listing.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import logging
 import os
@@ -22,7 +21,15 @@ from ..core.errors import DataError
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.sidecar import read_sidecar, sidecar_path
-from ..core.times import duration, group_mjd, unix_of_mjd, unix_of_utc, utc_of_unix
+from ..core.times import (
+    DAY_S,
+    duration,
+    group_mjd,
+    name_of_unix,
+    unix_of_mjd,
+    unix_of_utc,
+    utc_of_unix,
+)
 from ..telescope.dsa110 import TILE_S
 from . import closing, locking, planning, space
 from .alert_state import load
@@ -280,7 +287,7 @@ def _jobs(results: Path, now: float) -> dict[str, int]:
         names = sorted((e.name for e in os.scandir(results / "runs")), reverse=True)
     except FileNotFoundError:
         return jobs
-    oldest = f"{dt.datetime.fromtimestamp(now - 86400, dt.UTC):%Y%m%dT%H%M%S}"
+    oldest = name_of_unix(now - DAY_S)
     for name in names:
         if not name[:1].isdigit():
             continue

@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 
 from ..core.errors import DataError
 from ..core.layout import companion, parse_group
-from ..core.times import group_mjd
+from ..core.times import DAY_S, group_mjd
 from ..telescope.dsa110 import TILE_S
 
 __all__ = ["Plane", "open_planes"]
@@ -131,4 +131,4 @@ def _mean_mjd(image: Path, header: fits.Header) -> float:
     """Return the mean time of an image: its card, else the middle of the tile its name holds."""
     if "MJD-AVG" in header:
         return float(header["MJD-AVG"])
-    return group_mjd(parse_group(image)) + TILE_S / 2 / 86400
+    return group_mjd(parse_group(image)) + TILE_S / 2 / DAY_S

@@ -20,7 +20,7 @@ import numpy as np
 from ..core.errors import DataError
 from ..core.files import replacing, write_text
 from ..core.layout import companion
-from ..core.times import NIGHT, group_mjd
+from ..core.times import DAY_S, NIGHT, group_mjd
 from ..telescope.dsa110 import (
     C_M_S,
     CHANNEL_WIDTH_HZ,
@@ -197,13 +197,13 @@ def obscore_rows(results: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(results.glob("nights/*/groups/*/*.image.fits")):
         group = path.parent.name
         start = group_mjd(group)
-        yield from _records(results, path, group, 2, start, start + TILE_S / 86400, TILE_S)
+        yield from _records(results, path, group, 2, start, start + TILE_S / DAY_S, TILE_S)
     for path in sorted(results.glob("nights/*/mosaic*.fits")):
         if path.name.count(".") > 1:  # a weight or rms map
             continue
         sidecar = read_json(path.with_name(path.name + ".json"))
         times = [t["mjd"] for t in dig(sidecar, "qa", "tiles") or []]
-        half = TILE_S / 2 / 86400
+        half = TILE_S / 2 / DAY_S
         start = min(times) - half if times else None
         end = max(times) + half if times else None
         name = f"{path.parent.name}/{path.stem}"

@@ -13,7 +13,6 @@ Every column is described once, in `TABLES`: the statements that create the tabl
 from __future__ import annotations
 
 import csv
-import datetime as dt
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ from typing import Any
 from ..core.errors import DataError
 from ..core.files import replacing
 from ..core.runs import read_runs
-from ..core.times import NIGHT, group_mjd, night_of
+from ..core.times import NIGHT, group_mjd, group_prefix, night_of, utc_now
 from .judge import FAILURES, judge_night, load_group, read_json, seconds_of
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "build_index", "lineage", "open_index", "recall"]
@@ -599,7 +598,7 @@ def _indexed(out: Path) -> dict[str, str]:
 
 def _forget(db: sqlite3.Connection, night: str) -> None:
     """Delete the rows of a night."""
-    group, mosaic = night.replace("-", "") + "T*", night + "/*"
+    group, mosaic = group_prefix(night) + "*", night + "/*"
     products = "SELECT path FROM products WHERE night IS ?"
     own = None if night == "lightcurves" else night
     db.execute(f"DELETE FROM inputs WHERE product IN ({products})", [own])
@@ -624,8 +623,11 @@ def _runs(db: sqlite3.Connection, results: Path) -> None:
 
 
 def _facts(db: sqlite3.Connection, results: Path) -> None:
-    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    facts = {"schema_version": SCHEMA_VERSION, "created_utc": now, "results": results.resolve()}
+    facts = {
+        "schema_version": SCHEMA_VERSION,
+        "created_utc": utc_now(),
+        "results": results.resolve(),
+    }
     db.execute("DELETE FROM meta")
     _insert(db, "meta", ({"key": k, "value": str(v)} for k, v in facts.items()))
 

@@ -17,7 +17,6 @@ The verdict of a night is one of three:
 from __future__ import annotations
 
 import csv
-import datetime as dt
 import json
 import math
 import statistics
@@ -29,7 +28,7 @@ from typing import Any
 from ..core.errors import DataError
 from ..core.files import write_text
 from ..core.options import QaOptions
-from ..core.times import group_mjd
+from ..core.times import DAY_S, group_mjd, utc_now
 from ..telescope.dsa110 import TILE_S
 
 __all__ = ["judge_night", "load_night", "read_json", "worst"]
@@ -360,7 +359,7 @@ def judge_tile(
     times = dig(sidecars.get("ms"), "qa", "pointing", "time_mjd") or []
     if len(times) > 1:
         tile["n_integrations"] = len(times)
-        span = (times[-1] - times[0]) * 86400
+        span = (times[-1] - times[0]) * DAY_S
         tile["duration_s"] = round(span * len(times) / (len(times) - 1), 3)
     else:
         tile["duration_s"] = _number((listed or {}).get("duration_s"))
@@ -457,7 +456,7 @@ def judge_night(
     judged = {
         "schema": SCHEMA,
         "night": night,
-        "created_utc": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_utc": utc_now(),
         "counts": _counts(tiles, calibrations, found["mosaics"], rows),
         "flux_scale": flux_scale(rows) | {"source": source},
         "astrometry": dig(found["photometry"], "qa", "astrometry"),

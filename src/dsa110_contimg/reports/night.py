@@ -8,7 +8,6 @@ light curves are drawn from the products. A product that cannot be drawn leaves 
 from __future__ import annotations
 
 import csv
-import datetime as dt
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..core.errors import DataError
 from ..core.files import write_text
 from ..core.layout import Layout, companion
 from ..core.runs import commit
+from ..core.times import DAY_S, utc_now
 from ..maps import planes as map_planes
 from ..telescope.dsa110 import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, stations
 from . import plots
@@ -91,7 +91,7 @@ def timeline(tiles: list[dict], calibrations: list[dict]) -> dict[str, Any] | No
     """Return the boxes of the timeline in a space 1000 wide: data, calibrators, gaps and ticks."""
     if not tiles:
         return None
-    left, day = 90.0, TILE_S / 86400
+    left, day = 90.0, TILE_S / DAY_S
     starts = [t["start_mjd"] for t in tiles]
     first, last = min(starts), max(starts) + day
     scale = (1000 - left - 10) / (last - first)
@@ -695,7 +695,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             timing=_timing(judged),
             memory=dict.fromkeys(judged["timings"]["steps"]) | _memory(night_dir, judged["night"]),
             parameters=_parameters(found),
-            made_utc=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            made_utc=utc_now(),
             folder=shown(night_dir),
             commit=commit(),
             version=__version__,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.times import DAY_S
+
 __all__ = ["UNITS", "WORDS", "clock", "shown"]
 
 # --- words ----------------------------------------------------------------------------------------
@@ -76,7 +78,7 @@ def words(name: str) -> str:
 
 def clock(mjd: float) -> str:
     """Return the time of day (UTC) of an MJD."""
-    seconds = round(mjd % 1 * 86400) % 86400
+    seconds = round(mjd % 1 * DAY_S) % int(DAY_S)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.times import DAY_S, clock_of
 from ..maps.planes import Plane
 from ..telescope.dsa110 import TILE_S
 
@@ -287,7 +288,7 @@ def read_solutions(path: Path) -> Solutions:
     freq = np.concatenate(freqs)
     order = np.argsort(freq, kind="stable")
     return Solutions(
-        path.suffix[1:], names, times / 86400, freq[order], cube[:, :, order], quality[:, :, order]
+        path.suffix[1:], names, times / DAY_S, freq[order], cube[:, :, order], quality[:, :, order]
     )
 
 
@@ -546,7 +547,7 @@ def flags(statistics: dict[str, dict]) -> str | None:
         )
         axis.set_xlabel(label)
     antenna_axis(axes[1].xaxis, antennas, 10)
-    named_ticks(axes[0].yaxis, [f"{g[9:11]}:{g[11:13]}" for g in statistics], 12)
+    named_ticks(axes[0].yaxis, [clock_of(g)[:5] for g in statistics], 12)
     axes[0].set_ylabel("tile (UTC)")
     figure.colorbar(shown, ax=axes, label="flagged (%)", pad=0.01)
     return png_uri(figure, colour_map=True)
@@ -902,7 +903,7 @@ def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
         interpolation="nearest",
     )
     antenna_axis(axis.yaxis, names, 14)
-    named_ticks(axis.xaxis, [group[:8] for group, _ in solutions], 10)
+    named_ticks(axis.xaxis, [group.partition("T")[0] for group, _ in solutions], 10)
     axis.set_xlabel("calibration")
     figure.colorbar(shown, ax=axis, label="gain amplitude / its median", pad=0.01)
     return png_uri(figure, colour_map=True)

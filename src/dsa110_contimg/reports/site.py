@@ -7,7 +7,6 @@ variability plane.
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import re
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from .. import __version__
 from ..core.errors import DataError
 from ..core.files import write_text
-from ..core.times import GROUP_ID, NIGHT, night_of
+from ..core.times import GROUP_ID, NIGHT, night_of, night_of_mjd, utc_now
 from . import plots
 from .judge import dig, judge_night, read_json
 from .pages import environment, is_number, read_table
@@ -79,7 +78,7 @@ def build_site(results: Path, out: Path) -> dict[str, int]:
         plots=drawn,
         dead=_dead(nights),
         version=__version__,
-        made_utc=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        made_utc=utc_now(),
     )
     write_text(out / "index.html", page)
     return {"nights": len(nights), "sources": len(sources)}
@@ -197,12 +196,11 @@ def _source_pages(env: Any, folder: Path, out: Path, sources: list[dict], links:
 def _night_of(row: dict) -> str:
     """Return the night of a measurement: of its epoch or, where that does not tell, of its MJD."""
     epoch = str(row.get("epoch", ""))
-    if re.match(NIGHT, epoch):
-        return epoch[:10]
+    if night := re.match(NIGHT, epoch):
+        return night[0]
     if re.fullmatch(GROUP_ID, epoch):
         return night_of(epoch)
-    day = dt.date(1858, 11, 17) + dt.timedelta(days=int(row["mjd"]))
-    return day.isoformat()
+    return night_of_mjd(row["mjd"])
 
 
 def plane(sources: list[dict], eta_limit: float, v_limit: float) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from ..catalogs import catalogue
 from ..catalogs.calibrators import Calibrator
 from ..core.errors import ConfigError
+from ..core.times import DAY_S, MJD_ZERO_JD, utc_of_mjd
 from ..telescope import beam, dsa110
 from ..telescope.dsa110 import C_M_S
 
@@ -51,7 +52,6 @@ __all__ = [
     "write_uvh5",
 ]
 
-_MJD0_JD = 2400000.5
 SIDEREAL_DAY = 0.99726956632908
 #: Antennas that the correlator has out of order: every baseline to them comes as (high, low).
 _OUT_OF_ORDER = (115, 101)
@@ -119,7 +119,7 @@ class Instrument:
 
     def times_mjd(self, start_mjd: float) -> np.ndarray:
         """Centres of the integrations of a tile that starts at `start_mjd`."""
-        return start_mjd + (np.arange(self.integrations) + 0.5) * self.integration_s / 86400
+        return start_mjd + (np.arange(self.integrations) + 0.5) * self.integration_s / DAY_S
 
     def uvw_m(self, dec_rad: float) -> np.ndarray:
         """Second minus first antenna (n_baseline, 3) in uvw towards HA 0 at a declination, m."""
@@ -301,7 +301,7 @@ def trace(
     step = instrument.integration_s / sub_integrations
     within = (np.arange(sub_integrations) - (sub_integrations - 1) / 2) * step
     centres = instrument.times_mjd(start_mjd)
-    mjd = (centres[:, None] + within / 86400).ravel()
+    mjd = (centres[:, None] + within / DAY_S).ravel()
     # Inside an integration the correlator tracks at the sidereal rate; its beam stays put.
     tracked_ha = np.tile(within * dsa110.EARTH_RATE_RAD_S, len(centres))
     dec = np.deg2rad(dec_app_deg)
@@ -443,7 +443,7 @@ def write_uvh5(
     n_blt = n_time * n_baseline
     n_stations = len(dsa110.stations().names)
     dec_rad = np.deg2rad(dec_app_deg)
-    times_jd = _MJD0_JD + instrument.times_mjd(start_mjd)
+    times_jd = MJD_ZERO_JD + instrument.times_mjd(start_mjd)
     unfinished = path.with_name(path.name.replace(".hdf5", "_incomplete.hdf5"))
     with h5py.File(unfinished, "w") as file:
         header = file.create_group("Header")
@@ -516,7 +516,7 @@ def file_names(folder: Path, start_mjd: float, group: int, rng: np.random.Genera
     """
     spread = {5: 17, 11: 72}.get(group % 16, int(rng.integers(0, 3)))
     late = rng.integers(0, spread + 1, dsa110.N_SUBBANDS)
-    opened = dt.datetime(1858, 11, 17) + dt.timedelta(days=start_mjd, seconds=1.5)
+    opened = utc_of_mjd(start_mjd) + dt.timedelta(seconds=1.5)
     return [
         folder / f"{opened + dt.timedelta(seconds=int(s)):%Y-%m-%dT%H:%M:%S}_sb{n:02d}.hdf5"
         for n, s in enumerate(late)

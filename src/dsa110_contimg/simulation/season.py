@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import datetime as dt
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from ..catalogs.calibrators import Calibrator
 from ..core.errors import ConfigError, DataError
 from ..core.files import write_text
 from ..core.options import Fraction, NonNegative, Options, Positive
-from ..core.times import group_id
+from ..core.times import DAY_S, group_id, night_mjd
 from ..telescope import beam, dsa110
 from .correlator import (
     SIDEREAL_DAY,
@@ -447,10 +446,9 @@ class Plan:
 def make_plan(options: SimulationOptions) -> Plan:
     """Return the plan of a season: contiguous tiles, the first about the calibrator's transit."""
     try:
-        day = dt.date.fromisoformat(options.date)
+        mjd = night_mjd(options.date)
     except ValueError:
         raise ConfigError(f"date: {options.date!r} is no YYYY-MM-DD") from None
-    mjd = float((day - dt.date(1858, 11, 17)).days)
     if options.calibrator:
         calibrator = calibrators.find_calibrator(options.calibrator)
         ra, dec = calibrator.ra_deg, calibrator.dec_deg
@@ -466,10 +464,10 @@ def make_plan(options: SimulationOptions) -> Plan:
     dec_app = options.dec_deg
     if dec_app is None:
         dec_app = round(float(np.rad2deg(apparent_directions(ra, dec, transits[0])[1][0])), 2)
-    tile = dsa110.TILE_S / 86400
+    tile = dsa110.TILE_S / DAY_S
     offsets = (np.arange(options.tiles) - 0.46) * tile
     if options.tiles > 1:
-        offsets[-1] += options.gap_s / 86400
+        offsets[-1] += options.gap_s / DAY_S
     starts = tuple(tuple(float(t) for t in transit + offsets) for transit in transits)
     return Plan(starts, dec_app, calibrator)
 

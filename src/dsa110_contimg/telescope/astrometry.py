@@ -14,6 +14,7 @@ import erfa
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..core.times import DAY_S
 from .dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD
 
 __all__ = ["Site", "Sky", "hour_angle_vector"]
@@ -75,7 +76,7 @@ class Sky:
             self._tt = (moments.tt.jd1, moments.tt.jd2)
             dut1 = np.asarray(moments.delta_ut1_utc)
         #: The times as a Measurement Set has them, s since MJD 0 (UTC).
-        self.mjd_s = moments.mjd * 86400.0
+        self.mjd_s = moments.mjd * DAY_S
         x, y = (p.to_value("rad") for p in pole)
         self._place = (dut1, site.longitude, site.latitude, site.height, x, y)
 
