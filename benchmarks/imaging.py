@@ -117,6 +117,8 @@ def compare(table, truth) -> dict[str, Any]:
     import numpy as np
     from scipy.stats import theilslopes
 
+    from dsa110_contimg.core import robust
+
     ratio = (table.flux_jy / truth).dropna().to_numpy()
     ra0, dec0 = table.attrs["centre_deg"]
     east = ((table.ra_deg - ra0 + 180) % 360 - 180) * np.cos(np.deg2rad(table.dec_deg))
@@ -130,7 +132,7 @@ def compare(table, truth) -> dict[str, Any]:
     return {
         "n": len(ratio),
         "median": median,
-        "scatter": float(1.4826 * np.median(np.abs(ratio - median))),
+        "scatter": float(robust.sigma(ratio, median)),
         "trends": trends,
         "shift_arcsec": float(np.median(shift)),
         "beam_arcsec": table.attrs["beam_arcsec"],

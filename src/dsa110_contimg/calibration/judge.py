@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.options import CalibrationOptions
+from ..core.robust import MAD_TO_SIGMA, mad
 from ..core.sidecar import Sidecar
 from .tables import KINDS, Solution, total_gain
 
@@ -171,7 +172,7 @@ def find_delay_outliers(delay: Solution, antennas: np.ndarray) -> dict[int, floa
         if not len(values):
             continue
         off = values - np.median(values)
-        limit = max(DELAY_SIGMA * 1.4826 * np.median(np.abs(off)), DELAY_LEAST_NS)
+        limit = max(DELAY_SIGMA * MAD_TO_SIGMA * mad(off, 0), DELAY_LEAST_NS)
         for antenna, ns in zip(delay.antenna[good], off, strict=True):
             if abs(ns) > max(limit, abs(found.get(int(antenna), 0.0))):
                 found[int(antenna)] = float(ns)

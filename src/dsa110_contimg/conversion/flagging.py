@@ -31,6 +31,7 @@ from ..core.errors import DataError
 from ..core.files import scratch
 from ..core.options import FlaggingOptions
 from ..core.programs import find_tool, program, run_as_program, run_tool
+from ..core.robust import MAD_TO_SIGMA
 from ..core.sidecar import Sidecar
 from ..ms.blocks import CASACORE, in_order
 from ..telescope.dsa110 import CORRELATIONS, N_SUBBANDS
@@ -43,8 +44,6 @@ __all__ = [
     "strategy_path",
 ]
 
-#: Standard deviations per median absolute deviation of a normal distribution.
-MAD_TO_SIGMA = 1.4826
 #: Effective flagged fraction above which a tile is suspect, above which it is not used, and the
 #: least fraction of data that must remain for anything to be done with it.
 WARN_FRACTION, FAIL_FRACTION, LEAST_REMAINING = 0.3, 0.5, 0.1

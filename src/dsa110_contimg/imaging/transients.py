@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.robust import NOISE_MAD_TO_SIGMA, mad
 from ..maps.noise import mad_rms
 from ..telescope.beam import TileBeam, separation_rad
 
@@ -121,12 +122,12 @@ def _noise_of_blocks(image: np.ndarray) -> np.ndarray:
     """
     rows, columns = (-(-n // BLOCK_PX) for n in image.shape)
     grown = np.pad(
-        np.abs(image),
+        image,
         [(0, k * BLOCK_PX - n) for k, n in zip((rows, columns), image.shape, strict=True)],
         mode="symmetric",
     )
     blocks = grown.reshape(rows, BLOCK_PX, columns, BLOCK_PX).swapaxes(1, 2)
-    noise = 1.482602 * np.median(blocks.reshape(rows, columns, -1), axis=2)
+    noise = NOISE_MAD_TO_SIGMA * mad(blocks.reshape(rows, columns, -1), 0, axis=2)
     spread = np.repeat(np.repeat(noise, BLOCK_PX, axis=0), BLOCK_PX, axis=1)
     return spread[: image.shape[0], : image.shape[1]]
 

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from ..core import robust
+
 __all__ = ["BLOCK", "EpochScale", "epoch_scale", "no_reference", "solve_block"]
 
 #: Epochs of a block.
@@ -250,7 +252,7 @@ def _against(frozen: pd.DataFrame, flux, error, floor: float) -> tuple | None:
     limit = stats.norm.isf(STEADY_P / 2)
     b = np.median(residual)
     pull = np.abs(residual - b) / np.hypot(sigma, systematic)
-    if 1.4826 * np.median(pull) > 1 + 3 * 1.17 / np.sqrt(pull.size):
+    if robust.sigma(pull, 0) > 1 + 3 * 1.17 / np.sqrt(pull.size):
         own = _scatter((residual - b)[:, None], sigma[:, None], np.full(pull.size, 1e9), tails=True)
         systematic = max(systematic, own)
     variance = sigma**2 + systematic**2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..core.robust import NOISE_MAD_TO_SIGMA, mad
+
 __all__ = ["local_rms", "mad_rms"]
 
 #: Side of the boxes in which the local noise is estimated, in restoring beams (geometric mean). A
@@ -16,7 +18,7 @@ def mad_rms(values: np.ndarray) -> float:
     values = values[np.isfinite(values)]
     if not values.size:
         return float("nan")
-    return float(1.482602 * np.median(np.abs(values - np.median(values))))
+    return float(NOISE_MAD_TO_SIGMA * mad(values))
 
 
 def local_rms(image: np.ndarray, beam_px: float) -> np.ndarray:

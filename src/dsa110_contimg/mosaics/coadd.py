@@ -21,6 +21,7 @@ from scipy.interpolate import RectBivariateSpline
 from ..core.errors import DataError
 from ..core.layout import companion
 from ..core.options import MosaicOptions
+from ..core.robust import MAD_TO_SIGMA, mad
 from ..maps.beams import convolve
 from .sections import Section, grid
 from .tiles import Tile
@@ -106,7 +107,7 @@ def layers(
 
 def _mad(data: np.ndarray) -> float:
     sample = data[data != 0][::7]
-    return float(np.median(np.abs(sample - np.median(sample)))) if sample.size else np.nan
+    return float(mad(sample)) if sample.size else np.nan
 
 
 def coadd(section: Section, target, options: MosaicOptions, scale: float = 1.0) -> Coadd:
@@ -236,6 +237,6 @@ def _compare(image, pb, inverse, total, weight) -> tuple[np.ndarray, np.ndarray]
 def _agreement(overlap: list) -> dict[str, float | None]:
     pull, ratio = (np.concatenate(parts) for parts in zip(*overlap, strict=True))
     return {
-        "overlap_scatter": 1.4826 * float(np.median(np.abs(pull))) if pull.size > 100 else None,
+        "overlap_scatter": MAD_TO_SIGMA * float(mad(pull, 0)) if pull.size > 100 else None,
         "overlap_flux_ratio": float(np.median(ratio)) if ratio.size > 20 else None,
     }

@@ -14,6 +14,7 @@ from ..catalogs import flux_anchor
 from ..core.files import replacing
 from ..core.layout import companion, parse_group
 from ..core.options import MosaicOptions
+from ..core.robust import MAD_TO_SIGMA, mad
 from ..core.sidecar import Sidecar
 from ..maps.beams import common_beam
 from ..photometry.epoch_correction import Correction, measure_correction
@@ -105,7 +106,7 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
         "beam_major_arcsec": target[0] * 3600 if target else None,
         "beam_minor_arcsec": target[1] * 3600 if target else None,
         "beam_pa_deg": target[2] if target else None,
-        "rms_over_predicted": 1.4826 * float(np.median(np.abs(pulls))) if pulls.size else None,
+        "rms_over_predicted": MAD_TO_SIGMA * float(mad(pulls, 0)) if pulls.size else None,
         "tiles": [{"tile": g, "mjd": groups[g].mjd} | used[g] for g in sorted(used)],
         "left_out": left_out,
         "correction": correction.figures(),

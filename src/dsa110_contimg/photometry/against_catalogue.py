@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core import robust
 from ..telescope.beam import TileBeam
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ def check(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any]:
     if len(bright) >= 3:
         ratio = (bright.flux_jy / bright.catalog_flux_jy).to_numpy()
         median = float(np.median(ratio))
-        scatter = float(1.4826 * np.median(np.abs(ratio - median)))
+        scatter = float(robust.sigma(ratio, median))
         result["flux_ratio"] = median
         result["flux_ratio_scatter"] = scatter
-        result["flux_ratio_error"] = 1.2533 * scatter / np.sqrt(len(ratio))
+        result["flux_ratio_error"] = robust.median_error(scatter, len(ratio))
     if len(bright) >= MIN_SOURCES:
         result["astrometry"] = _astrometry(bright, beam)
         result["pointing_offset"] = fit_pointing(bright, beam)
@@ -208,7 +209,7 @@ def _astrometry(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any]:
     east, north = _offsets(table.ra_deg.to_numpy(), table.dec_deg.to_numpy(), beam)
     shift = 3600 * table[["shift_ra_deg", "shift_dec_deg"]].to_numpy()
     median = np.median(shift, axis=0)
-    scatter = 1.4826 * np.median(np.abs(shift - median), axis=0)
+    scatter = robust.sigma(shift, median, axis=0)
     basis = np.stack([np.ones_like(east), east, north], axis=1)
     gradient = np.linalg.lstsq(basis, shift, rcond=None)[0][1:]
     return {
@@ -217,6 +218,6 @@ def _astrometry(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any]:
         "dec_offset_arcsec": float(median[1]),
         "ra_scatter_arcsec": float(scatter[0]),
         "dec_scatter_arcsec": float(scatter[1]),
-        "error_arcsec": float(1.2533 * scatter.max() / np.sqrt(len(table))),
+        "error_arcsec": float(robust.median_error(scatter.max(), len(table))),
         "gradient_arcsec_per_deg": gradient.tolist(),  # [per deg east, north][of ra, dec offset]
     }

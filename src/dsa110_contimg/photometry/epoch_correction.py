@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
+from ..core import robust
 from ..core.errors import DataError
 from ..core.sidecar import read_sidecar
 
@@ -162,7 +163,7 @@ def fit_flux(measured: np.ndarray, error: np.ndarray, catalog: np.ndarray) -> di
     start = np.array([np.median(measured / catalog), 0.0])
     for _ in range(10):
         away = (measured - start[1]) / catalog - start[0]
-        scatter = 1.4826 * np.median(np.abs(away[kept]))
+        scatter = robust.sigma(away[kept], 0)
         # Part of the scatter is noise: what is left is that of the sources.
         own = np.sqrt(max(scatter**2 - np.median((error / catalog)[kept] ** 2), 1e-4**2))
         sigma = np.hypot(error, own * catalog)
@@ -202,7 +203,7 @@ def _huber(
     )  # fmt: skip
     pull = design @ solved.x - measured / sigma
     # Huber's estimator at a normal distribution has 95 % of the efficiency of the mean.
-    inflate = max(1.0, 1.4826 * np.median(np.abs(pull))) ** 2 / 0.95
+    inflate = max(1.0, robust.sigma(pull, 0)) ** 2 / 0.95
     return solved.x, np.linalg.inv(design.T @ design) * inflate
 
 

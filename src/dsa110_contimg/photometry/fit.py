@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import fft, ndimage, sparse
 from scipy.spatial import cKDTree
 
+from ..core import robust
 from .images import Plane
 
 __all__ = ["forced_fit", "noise_autocorrelation", "without_sources"]
@@ -71,7 +72,7 @@ def noise_autocorrelation(data: np.ndarray, reach: int, mask_radius: float) -> n
     if valid.sum() < 100:
         return None
     centre = np.median(data[valid])
-    sigma = 1.4826 * np.median(np.abs(data[valid] - centre))
+    sigma = robust.sigma(data[valid], centre)
     if sigma == 0:
         return None
     bright = valid & (np.abs(data - centre) > 4 * sigma)
@@ -265,7 +266,7 @@ def _annulus(
         values = values.astype(np.float32)
         for _ in range(3):
             middle, number = _median(values)
-            sigma = 1.4826 * _median(np.abs(values - middle[:, None]))[0]
+            sigma = robust.MAD_TO_SIGMA * _median(np.abs(values - middle[:, None]))[0]
             values[np.abs(values - middle[:, None]) > 3 * sigma[:, None]] = np.nan
         enough = number >= dx.size / 4
         # A Gaussian cut at 3 sigma has a MAD 0.4 % short of the whole one's.

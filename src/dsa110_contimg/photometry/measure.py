@@ -19,6 +19,7 @@ import pandas as pd
 from astropy.io import fits
 
 from ..catalogs.catalogue import flux_at, iau_name, read_catalog
+from ..core import robust
 from ..core.files import replacing
 from ..core.layout import parse_group
 from ..core.options import PhotometryOptions
@@ -164,8 +165,7 @@ def _follow(
 def _median_offset(shift: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the median of offsets (n, 2) and its error in either direction."""
     median = np.median(shift, axis=0)
-    scatter = 1.4826 * np.median(np.abs(shift - median))
-    return median, float(1.2533 * scatter / np.sqrt(len(shift)))
+    return median, float(robust.median_error(robust.sigma(shift, median), len(shift)))
 
 
 def _in_field(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> pd.DataFrame:

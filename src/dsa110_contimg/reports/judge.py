@@ -25,6 +25,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..core import robust
 from ..core.errors import DataError
 from ..core.files import write_text
 from ..core.options import QaOptions
@@ -196,11 +199,11 @@ def flux_scale(rows: list[dict[str, Any]], min_snr: float = 10.0) -> dict[str, A
     Returns
     -------
     dict
-        ``n`` sources used, ``median_ratio`` (measured / catalogue), ``scatter`` (1.4826 MAD of the
-        ratio), ``median_error`` of that median (scatter x 1.2533 / sqrt n), ``expected`` and
-        ``detected`` counts and their ``completeness``: of sources whose catalogue flux is at least
-        ten times the local noise, the share that was measured above five. Referring both to the
-        local noise takes the primary beam out of the figure.
+        ``n`` sources used, ``median_ratio`` (measured / catalogue), ``scatter`` of the
+        ratio, ``median_error`` of that median, ``expected`` and ``detected`` counts and their
+        ``completeness``: of sources whose catalogue flux is at least ten times the local noise, the
+        share that was measured above five. Referring both to the local noise takes the primary beam
+        out of the figure.
     """
     ratios = [
         r["flux_jy"] / r["catalog_flux_jy"]
@@ -214,12 +217,12 @@ def flux_scale(rows: list[dict[str, Any]], min_snr: float = 10.0) -> dict[str, A
     ]
     detected = [r for r in expected if r["flux_jy"] >= 5 * r["local_rms_jy"]]
     median = statistics.median(ratios) if ratios else None
-    scatter = 1.4826 * statistics.median(abs(x - median) for x in ratios) if ratios else None
+    scatter = float(robust.sigma(np.array(ratios), median)) if ratios else None
     return {
         "n": len(ratios),
         "median_ratio": median,
         "scatter": scatter,
-        "median_error": 1.2533 * scatter / math.sqrt(len(ratios)) if ratios else None,
+        "median_error": float(robust.median_error(scatter, len(ratios))) if ratios else None,
         "expected": len(expected),
         "detected": len(detected),
         "completeness": len(detected) / len(expected) if expected else None,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core import robust
 from ..core.errors import DataError
 from ..core.times import DAY_S, clock_of
 from ..maps.planes import Plane
@@ -123,7 +124,7 @@ def shrink(data: np.ndarray, size: int) -> np.ndarray:
 WHITE_SIGMA, BLACK_SIGMA, KNEE_SIGMA = -2.0, 60.0, 4.0
 
 
-def robust(data: np.ndarray) -> tuple[float, float]:
+def middle_and_sigma(data: np.ndarray) -> tuple[float, float]:
     """Return median and robust standard deviation (from the MAD) of some 100,000 pixels."""
     step = max(1, int(np.sqrt(data.size / 100_000)))
     sample = data[::step, ::step]
@@ -131,7 +132,7 @@ def robust(data: np.ndarray) -> tuple[float, float]:
     if not sample.size:
         return 0.0, 1e-9
     middle = float(np.median(sample))
-    return middle, float(1.4826 * np.median(np.abs(sample - middle))) or 1e-9
+    return middle, float(robust.sigma(sample, middle)) or 1e-9
 
 
 def stretch(data: np.ndarray, noise: tuple[float, float]) -> tuple[np.ndarray, float, float]:
@@ -145,7 +146,7 @@ def stretch(data: np.ndarray, noise: tuple[float, float]) -> tuple[np.ndarray, f
     data : (ny, nx) array
         What to draw.
     noise : (float, float)
-        Median and standard deviation that set the scale: `robust` of the image at full size.
+        Median and standard deviation that set the scale: `middle_and_sigma` of the full image.
     """
     if not np.isfinite(data).any():
         return np.full(data.shape, 235, np.uint8), 0.0, 0.0
@@ -169,7 +170,7 @@ def jpeg(
     """
     from PIL import Image
 
-    grey, low, high = stretch(data, noise or robust(data))
+    grey, low, high = stretch(data, noise or middle_and_sigma(data))
     stream = io.BytesIO()
     Image.fromarray(grey[::-1]).save(stream, "JPEG", quality=quality)
     return stream.getvalue(), low, high
@@ -296,7 +297,7 @@ def _outliers(values: np.ma.MaskedArray, most: int = 5) -> list[int]:
     """Return the antennas whose median departs most from that of all, beyond 6 robust sigma."""
     medians = np.ma.median(values.reshape(len(values), -1), axis=1)
     off = np.ma.abs(medians - np.ma.median(medians))
-    limit = 6 * max(1.4826 * float(np.ma.median(off)), 1e-3)
+    limit = 6 * max(robust.MAD_TO_SIGMA * float(np.ma.median(off)), 1e-3)
     far = [i for i in np.argsort(-off.filled(-1)) if off.filled(-1)[i] > limit]
     return [int(i) for i in far[:most]]
 

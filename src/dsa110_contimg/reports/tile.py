@@ -210,7 +210,7 @@ def shrink_mosaic(mosaic: Path, out: Path) -> None:
         small = plots.shrink(plane.data, size)
         step = max(1, -(-max(plane.data.shape) // size))
         header = plane.wcs()[::step, ::step].to_header()
-        middle, sigma = plots.robust(plane.data)
+        middle, sigma = plots.middle_and_sigma(plane.data)
         header["MIDDLE"], header["NOISE"] = (middle, "median, Jy/beam"), (sigma, "Jy/beam")
         hdus.append((fits.ImageHDU if hdus else fits.PrimaryHDU)(small, header))
     with replacing(out) as temporary:

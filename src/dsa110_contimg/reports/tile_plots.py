@@ -18,9 +18,9 @@ from .plots import (
     KNEE_SIGMA,
     ORANGE,
     antenna_axis,
+    middle_and_sigma,
     new_figure,
     png_uri,
-    robust,
     shrink,
     stretch,
 )
@@ -88,7 +88,7 @@ def view(plane: Plane, response: np.ndarray | None = None) -> bytes:
     from matplotlib.colors import AsinhNorm, Normalize
 
     data = np.asarray(plane.data, np.float32)
-    middle, sigma = robust(data)
+    middle, sigma = middle_and_sigma(data)
     _, low, high = stretch(small := shrink(data, PANEL_PX), (middle, sigma))
     low, high = (low, high) if high > low else (-1e-9, 1e-9)
     linear = Normalize(*(1e3 * (middle + s * sigma) for s in LINEAR_SIGMA))
@@ -183,7 +183,7 @@ def extreme(data: np.ndarray, size: int) -> np.ndarray:
 def residuals(plane: Plane, noise: Plane | None, response: np.ndarray | None) -> bytes:
     """Draw what is left after deconvolution, in units of its noise, and the local noise: JPEG."""
     data = np.asarray(plane.data, np.float32)
-    middle, sigma = robust(data)
+    middle, sigma = middle_and_sigma(data)
     extent = _extent(plane)
     figure, axes = new_figure(10.5, 4.4, 1, 2)
     axis = axes[0]

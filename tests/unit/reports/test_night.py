@@ -245,7 +245,9 @@ def test_the_small_copy_of_a_mosaic_keeps_its_place_on_the_sky(fake, tmp_path, m
     (small,) = map_planes.read_planes(tmp_path / "small.fits")
     (full,) = map_planes.read_planes(mosaic)
     assert max(small.data.shape) <= 300 < max(full.data.shape)
-    assert (small.header["MIDDLE"], small.header["NOISE"]) == pytest.approx(plots.robust(full.data))
+    assert (small.header["MIDDLE"], small.header["NOISE"]) == pytest.approx(
+        plots.middle_and_sigma(full.data)
+    )
     step = full.data.shape[1] // small.data.shape[1]
     source = fake.sources[0]
     y, x = np.unravel_index(np.argmax(small.data), small.data.shape)
@@ -302,7 +304,7 @@ def test_stretch_puts_noise_and_sources_on_one_monotonic_scale():
     rng = np.random.default_rng(3)
     data = rng.normal(0, 1, (200, 200))
     data[10, 10], data[20, 20], data[0, 0] = 10.0, 30.0, np.nan
-    noise = plots.robust(data)
+    noise = plots.middle_and_sigma(data)
     assert noise == pytest.approx((0, 1), abs=0.05)
     grey, low, high = plots.stretch(data, noise)
     assert grey[20, 20] < grey[10, 10] < np.median(grey) < 255  # dark is bright sky
