@@ -70,8 +70,8 @@ def plain_casa(ms: Path, qa: dict, folder: Path) -> dict[str, float]:
 
 def judge_gains(truth, group: str, prefix: Path) -> list[tuple[str, str, str]]:
     """Compare recovered gains with the injected ones."""
-    from dsa110_contimg.calibration.tables import KINDS, total_gain
-    from support.caltables import read_solution, true_gains
+    from dsa110_contimg.calibration.tables import KINDS, read_solution, total_gain
+    from support.caltables import true_gains
 
     gains, freq = true_gains(truth, group)
     found = total_gain({k: read_solution(Path(f"{prefix}.{k}")) for k in KINDS}, freq)

@@ -21,10 +21,9 @@ from casacore.tables import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from dsa110_contimg.calibration.tables import KINDS, total_gain
+from dsa110_contimg.calibration.tables import KINDS, read_solution, total_gain
 from dsa110_contimg.core.programs import program
 from dsa110_contimg.core.sidecar import read_sidecar
-from support.caltables import read_solution
 
 
 def solve_with_quartical(copy, out, reference):

@@ -1,20 +1,6 @@
-"""Solved gains as python-casacore reads them, and the gains that a simulation put in."""
-
-from pathlib import Path
+"""The gains that a simulation put in."""
 
 import numpy as np
-from casacore.tables import table
-
-from dsa110_contimg.calibration.tables import Solution
-
-
-def read_solution(path: Path) -> Solution:
-    """Read a calibration table without CASA."""
-    with table(str(path), ack=False) as t:
-        name = "FPARAM" if "FPARAM" in t.colnames() else "CPARAM"
-        columns = (t.getcol(c) for c in ("ANTENNA1", "TIME", name, "FLAG", "SNR"))
-        antenna, time_s, values, flags, snr = columns
-    return Solution(antenna, time_s / 86400, values, flags, snr)
 
 
 def true_gains(truth, group: str) -> tuple[np.ndarray, np.ndarray]:

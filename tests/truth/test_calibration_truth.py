@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.calibration import working_copy
-from dsa110_contimg.calibration.tables import KINDS, total_gain
+from dsa110_contimg.calibration.tables import KINDS, read_solution, total_gain
 from dsa110_contimg.catalogs import calibrators, catalogue
 from dsa110_contimg.core import places
 from dsa110_contimg.core.sidecar import read_sidecar, sidecar_path
 from dsa110_contimg.simulation import correlator
 from dsa110_contimg.simulation import season as simulation
 from dsa110_contimg.telescope.beam import airy_power, separation_rad
-from support.caltables import read_solution, true_gains
+from support.caltables import true_gains
 
 GROUP_CHANNELS = 12
 

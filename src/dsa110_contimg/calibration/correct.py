@@ -18,7 +18,7 @@ import numpy as np
 
 from ..ms.blocks import CASACORE, in_order
 from ..ms.main_table import add_weight_spectrum, create_main, sigma
-from .tables import Solutions
+from .tables import Calibration
 
 __all__ = ["Averaged", "Corrector", "correct_ms"]
 
@@ -48,7 +48,7 @@ class Corrector:
 
     Parameters
     ----------
-    solutions : Solutions
+    calibration : Calibration
         What is applied.
     freq_hz : (n_chan,) array
         Channels of the data.
@@ -59,11 +59,11 @@ class Corrector:
     """
 
     def __init__(
-        self, solutions: Solutions, freq_hz: np.ndarray, time_s: np.ndarray, channels: int
+        self, calibration: Calibration, freq_hz: np.ndarray, time_s: np.ndarray, channels: int
     ):
-        gains = solutions.at_times(time_s)
+        gains = calibration.at_times(time_s)
         with np.errstate(invalid="ignore", divide="ignore"):
-            by_channel, by_time = 1 / solutions.at_frequencies(freq_hz), 1 / gains
+            by_channel, by_time = 1 / calibration.at_frequencies(freq_hz), 1 / gains
         # Neither NaN nor the inverse of zero is a solution.
         solved = np.isfinite(by_time)
         usable = np.isfinite(by_channel) & np.all(solved, axis=0)[:, None]
@@ -71,7 +71,7 @@ class Corrector:
         self._second = self._first.conj()
         self._unusable = ~usable
         self._gain = np.where(solved, by_time, 0)
-        self._weight = np.where(solved, np.abs(gains) ** 2 * solutions.weight, 0)
+        self._weight = np.where(solved, np.abs(gains) ** 2 * calibration.weight, 0)
         n_pol = by_channel.shape[2]
         # Sums over channels as products with these: matrix products are far faster than sums along
         # an axis between others.
@@ -162,10 +162,10 @@ def correct_ms(ms: Path, out: Path, prefix: Path, channels: int, *, use_delay: b
         table(f"{ms}::ANTENNA", ack=False) as antennas,
     ):
         freq_hz = windows.getcell("CHAN_FREQ", 0)
-        solutions = Solutions.read(prefix, antennas.nrows(), use_delay)
+        calibration = Calibration.read(prefix, antennas.nrows(), use_delay)
         one, two = main.getcol("ANTENNA1"), main.getcol("ANTENNA2")
         time_s, when = np.unique(main.getcol("TIME"), return_inverse=True)
-        corrector = Corrector(solutions, freq_hz, time_s, channels)
+        corrector = Corrector(calibration, freq_hz, time_s, channels)
         cross = one != two
         n_pol = main.getcell("DATA", 0).shape[1]
         create_main(out, len(freq_hz) // channels, n_pol, "Jy")

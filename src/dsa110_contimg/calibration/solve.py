@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def smooth(timeline: Solution, interval_s: float) -> Solution:
         total = np.tensordot(near, np.where(good[rows], timeline.values[rows], 0), 1)
         values[rows] = total / np.maximum(count, 1)
         snr[rows] = timeline.snr[rows] * np.sqrt(np.maximum(count, 1))
-    return Solution(timeline.antenna, timeline.time_mjd, values, timeline.flags, snr)
+    return replace(timeline, values=values, snr=snr)
 
 
 def follow_drifts(long: Solution, short: Solution, *, amplitudes: bool = True) -> Solution:
@@ -171,12 +172,11 @@ def follow_drifts(long: Solution, short: Solution, *, amplitudes: bool = True) -
             drift[rows] /= mean if amplitudes else mean / np.abs(mean)
     index = {a: n for n, a in enumerate(long.antenna)}
     rows = np.array([index[a] for a in short.antenna])
-    return Solution(
-        short.antenna,
-        short.time_mjd,
-        long.values[rows] * np.where(np.isfinite(drift), drift, 1),
-        long.flags[rows],
-        np.where(short.flags, long.snr[rows], short.snr),
+    return replace(
+        short,
+        values=long.values[rows] * np.where(np.isfinite(drift), drift, 1),
+        flags=long.flags[rows],
+        snr=np.where(short.flags, long.snr[rows], short.snr),
     )
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..core.errors import DataError
 from ..core.times import DAY_S
 
-__all__ = ["Solution", "Solutions", "read_solution", "read_table"]
+__all__ = ["Calibration", "Solution", "SolutionCube", "read_cube", "read_solution", "total_gain"]
 
 #: The tables of a calibration, in the order in which they are applied.
 KINDS = ("kcal", "bcal", "gcal")
@@ -27,25 +31,39 @@ NO_SOLUTION = "NO_SOLUTION.txt"
 
 @dataclass(frozen=True)
 class Solution:
-    """A calibration table in memory.
+    """A calibration table in memory, row by row.
 
     Attributes
     ----------
     antenna : (n,) int array
         Antenna of each row.
-    time_mjd : (n,) array
-        Time of each row, MJD.
+    time_s : (n,) array
+        Time of each row, as in a Measurement Set (MJD seconds).
     values : (n, n_chan, n_pol) array
         Complex gains, or delays in ns.
     flags : (n, n_chan, n_pol) bool array
     snr : (n, n_chan, n_pol) array
+    window : (n,) int array, optional
+        Spectral window of each row.
+    antennas : list of str, optional
+        Names of all antennas.
+    windows_hz : list of (n_chan,) array, optional
+        Channels of all spectral windows.
     """
 
     antenna: np.ndarray
-    time_mjd: np.ndarray
+    time_s: np.ndarray
     values: np.ndarray
     flags: np.ndarray
     snr: np.ndarray
+    window: np.ndarray | None = None
+    antennas: Sequence[str] = ()
+    windows_hz: Sequence[np.ndarray] = ()
+
+    @property
+    def time_mjd(self) -> np.ndarray:
+        """Time of each row, MJD."""
+        return self.time_s / DAY_S
 
     @property
     def present(self) -> np.ndarray:
@@ -61,32 +79,150 @@ class Solution:
         return float(self.flags[rows].mean()) if rows.any() else 1.0
 
 
-def read_solution(table: Path) -> Solution | None:
-    """Read a calibration table with CASA; None where it holds no solution."""
-    if not (table / "table.dat").exists():
-        return None
-    from casatools import table as casa_table
+@dataclass(frozen=True)
+class SolutionCube:
+    """A calibration table by time, antenna and channel.
 
-    reader = casa_table()
-    reader.open(os.fspath(table))
+    Attributes
+    ----------
+    antennas : (n_antennas,) list of str
+        Names.
+    time_s : (n_times,) array
+        MJD seconds.
+    freq_hz : (n_chan,) array
+        Channels of all spectral windows, ascending; of gains and delays, one of each window.
+    values : (n_times, n_antennas, n_chan, n_pol) masked array
+        Complex gains, or delays in ns; masked where flagged, and for antennas without a row.
+    snr : (n_times, n_antennas, n_chan, n_pol) masked array
+    """
+
+    antennas: list[str]
+    time_s: np.ndarray
+    freq_hz: np.ndarray
+    values: np.ma.MaskedArray
+    snr: np.ma.MaskedArray
+
+    @classmethod
+    def of(cls, solution: Solution) -> SolutionCube:
+        """Sort the rows of a table that was read."""
+        _, first, time = np.unique(
+            np.round(solution.time_s, 3), return_index=True, return_inverse=True
+        )
+        sizes = [len(freq) for freq in solution.windows_hz]
+        shape = (len(first), len(solution.antennas), sum(sizes), solution.values.shape[2])
+        kind = complex if np.iscomplexobj(solution.values) else float
+        values, snr = np.ma.masked_all(shape, kind), np.ma.masked_all(shape, float)
+        for window, (start, size) in enumerate(zip(np.cumsum([0, *sizes]), sizes, strict=False)):
+            rows = solution.window == window
+            n = min(size, solution.values.shape[1])
+            place = (time[rows], solution.antenna[rows], slice(start, start + n))
+            flags = solution.flags[rows, :n]
+            values[place] = np.ma.masked_array(solution.values[rows, :n], flags)
+            snr[place] = np.ma.masked_array(solution.snr[rows, :n], flags)
+        freq_hz = np.concatenate(solution.windows_hz)
+        order = np.argsort(freq_hz, kind="stable")
+        return cls(
+            list(solution.antennas),
+            solution.time_s[first],
+            freq_hz[order],
+            values[:, :, order],
+            snr[:, :, order],
+        )
+
+    def only(self, names: Container[str]) -> SolutionCube:
+        """Return the solutions of some antennas: tables of CASA have rows for absent ones too."""
+        kept = [i for i, name in enumerate(self.antennas) if name in names]
+        if not kept:
+            return self
+        return replace(
+            self,
+            antennas=[self.antennas[i] for i in kept],
+            values=self.values[:, kept],
+            snr=self.snr[:, kept],
+        )
+
+    def of_antennas(self, n_antennas: int) -> np.ndarray:
+        """Return the values of the first antennas, NaN where there is none.
+
+        Returns
+        -------
+        (n_times, n_antennas, n_chan, n_pol) array
+        """
+        values = self.values.filled(np.nan)[:, :n_antennas]
+        lacking = [(0, 0), (0, n_antennas - values.shape[1]), (0, 0), (0, 0)]
+        return np.pad(values, lacking, constant_values=np.nan)
+
+
+def read_solution(path: str | os.PathLike) -> Solution | None:
+    """Read one of CASA's calibration tables; None where it holds no solution.
+
+    CASA reads it where that is loaded, for it cannot share a process with python-casacore.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
     try:
-        if reader.nrows() == 0:
-            return None
-        column = "FPARAM" if "FPARAM" in reader.colnames() else "CPARAM"
-        values, flags, snr = (
-            np.moveaxis(reader.getcol(name), -1, 0).swapaxes(1, 2)
-            for name in (column, "FLAG", "SNR")
-        )
-        return Solution(
-            reader.getcol("ANTENNA1"), reader.getcol("TIME") / DAY_S, values, flags, snr
-        )
+        with (
+            _open(path) as table,
+            _open(path, "ANTENNA") as names,
+            _open(path, "SPECTRAL_WINDOW") as windows,
+        ):
+            if not table.nrows():
+                return None
+            column = "FPARAM" if "FPARAM" in table.colnames() else "CPARAM"
+            # CASA's arrays are transposed.
+            by_row = np.transpose if "casatools" in sys.modules else np.asarray
+            return Solution(
+                table.getcol("ANTENNA1"),
+                table.getcol("TIME"),
+                *(by_row(table.getcol(name)) for name in (column, "FLAG", "SNR")),
+                table.getcol("SPECTRAL_WINDOW_ID"),
+                list(names.getcol("NAME")),
+                [windows.getcell("CHAN_FREQ", i) for i in range(windows.nrows())],
+            )
+    except RuntimeError as error:
+        cause = str(error).splitlines()[0]
+        raise DataError(f"{path}: no readable calibration table ({cause})") from None
+
+
+@contextmanager
+def _open(path: str | os.PathLike, subtable: str = "") -> Iterator[Any]:
+    """Open a table, or one of its subtables, with whichever library this process has."""
+    place = os.path.join(path, subtable) if subtable else os.fspath(path)
+    if "casatools" in sys.modules:
+        from casatools import table as casa_table
+
+        table = casa_table()
+        table.open(place)
+    else:
+        from casacore.tables import table as casacore_table
+
+        table = casacore_table(place, ack=False)
+    try:
+        yield table
     finally:
-        reader.close()
+        table.close()
+
+
+def read_cube(path: str | os.PathLike) -> SolutionCube:
+    """Read one of CASA's calibration tables, sorted.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or holds no solutions.
+    """
+    solution = read_solution(path)
+    if solution is None:
+        raise DataError(f"{path}: the table holds no solutions")
+    return SolutionCube.of(solution)
 
 
 @dataclass(frozen=True)
-class Solutions:
-    """Solutions of one calibration.
+class Calibration:
+    """What a calibration multiplies the voltages of antennas with.
 
     Attributes
     ----------
@@ -111,7 +247,7 @@ class Solutions:
     gain_s: np.ndarray
 
     @classmethod
-    def read(cls, prefix: Path, n_antennas: int, use_delay: bool = True) -> Solutions:
+    def read(cls, prefix: Path, n_antennas: int, use_delay: bool = True) -> Calibration:
         """Read ``<prefix>.kcal``, ``.bcal`` and ``.gcal``.
 
         Parameters
@@ -123,16 +259,15 @@ class Solutions:
         use_delay : bool
             Whether the delays are to be applied.
         """
-        _, delay, delay_hz = read_table(f"{prefix}.kcal", "FPARAM", n_antennas)
-        _, bandpass, bandpass_hz = read_table(f"{prefix}.bcal", "CPARAM", n_antennas)
-        gain_s, gain, _ = read_table(f"{prefix}.gcal", "CPARAM", n_antennas)
+        delay, bandpass, gain = (read_cube(f"{prefix}.{kind}") for kind in KINDS)
+        delay_s = delay.of_antennas(n_antennas)[0, :, 0] * 1e-9
         return cls(
-            delay[0, :, 0] * 1e-9 if use_delay else np.zeros_like(delay[0, :, 0]),
-            float(delay_hz[0]),
-            bandpass[0],
-            bandpass_hz,
-            gain[:, :, 0],
-            gain_s,
+            delay_s if use_delay else np.zeros_like(delay_s),
+            float(delay.freq_hz[0]),
+            bandpass.of_antennas(n_antennas)[0],
+            bandpass.freq_hz,
+            gain.of_antennas(n_antennas)[:, :, 0],
+            gain.time_s,
         )
 
     def at_frequencies(self, freq_hz: np.ndarray) -> np.ndarray:
@@ -155,43 +290,6 @@ class Solutions:
         power = np.abs(self.bandpass) ** 2
         good = np.isfinite(power)
         return np.where(good, power, 0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
-
-
-def read_table(
-    path: str | os.PathLike, column: str, n_antennas: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read one of CASA's calibration tables.
-
-    Parameters
-    ----------
-    path : path
-        The table.
-    column : {"CPARAM", "FPARAM"}
-        What it holds: complex factors, or delays in ns.
-    n_antennas : int
-        Antennas of the data.
-
-    Returns
-    -------
-    time_s : (n_times,) array
-        MJD seconds.
-    values : (n_times, n_antennas, n_chan, n_pol) array
-        NaN where flagged, and for antennas without a row.
-    freq_hz : (n_chan,) array
-    """
-    from casacore.tables import table
-
-    with table(os.fspath(path), ack=False) as solutions:
-        times, index = np.unique(solutions.getcol("TIME"), return_inverse=True)
-        antenna = solutions.getcol("ANTENNA1")
-        values, flags = solutions.getcol(column), solutions.getcol("FLAG")
-    with table(f"{path}::SPECTRAL_WINDOW", ack=False) as windows:
-        freq_hz = windows.getcell("CHAN_FREQ", 0)
-    known = antenna < n_antennas
-    kind = complex if np.iscomplexobj(values) else float
-    out = np.full((len(times), n_antennas, *values.shape[1:]), np.nan, kind)
-    out[index[known], antenna[known]] = np.where(flags, np.nan, values)[known]
-    return times, out, freq_hz
 
 
 def _interpolate(x: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:

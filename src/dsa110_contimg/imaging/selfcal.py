@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from ..calibration.reference_antenna import choose_reference
-from ..calibration.tables import read_table
+from ..calibration.tables import read_cube
 from ..core.errors import DataError
 from ..core.options import SelfcalOptions
 from ..core.programs import program, run_as_program, run_tool
@@ -266,11 +266,11 @@ class Solved:
         present : (n,) int array
             Antennas that have data.
         """
-        times, values, _ = read_table(path, "CPARAM", n_antennas)
-        gains = values[:, :, 0]
+        solved = read_cube(path)
+        gains = solved.of_antennas(n_antennas)[:, :, 0]
         missing = ~np.isfinite(gains)
         return cls(
-            times / DAY_S,
+            solved.time_s / DAY_S,
             np.where(missing, 1.0, gains),
             float(missing[:, present].mean()) if len(present) else 1.0,
         )

@@ -1,36 +1,32 @@
 """Figures of the report: each function takes numbers and returns an image as a data URI.
 
 Colours are those of Okabe and Ito, which people with any colour vision can tell apart; marks and
-line styles differ as well, so that a page printed in grey still reads. No function reads a file
-but `read_planes` and `read_solutions`, and none keeps state (figures are made without pyplot).
+line styles differ as well, so that a page printed in grey still reads. No function reads a file,
+and none keeps state (figures are made without pyplot).
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..calibration.tables import SolutionCube
 from ..core import robust
-from ..core.errors import DataError
-from ..core.times import DAY_S, clock_of
+from ..core.times import clock_of
 from ..maps.planes import Plane
 from ..telescope.dsa110 import TILE_S
 
 __all__ = [
     "COLOURS",
-    "Solutions",
     "completeness",
     "flux_scale",
     "gain_history",
     "image_uri",
     "light_curve",
     "noise",
-    "read_solutions",
     "shrink",
     "solution_figures",
     "style",
@@ -207,92 +203,6 @@ def cutout(plane: Plane, ra_deg: float, dec_deg: float, half: int = 24) -> np.nd
 # --- calibration ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Solutions:
-    """One CASA calibration table, channels ascending over all spectral windows.
-
-    Attributes
-    ----------
-    kind : str
-        ``kcal`` (delays, ns), ``bcal`` or ``gcal`` (complex gains).
-    antennas : (n_ant,) list of str
-        Names.
-    time_mjd : (n_time,) float array
-        Times of the solution intervals, UTC.
-    freq_hz : (n_chan,) float array
-        Channel centres; for gains and delays, the one of each window.
-    values : (n_time, n_ant, n_chan, n_pol) masked array
-        Delays or gains; flagged or absent ones are masked.
-    snr : (n_time, n_ant, n_chan, n_pol) masked array
-        Signal-to-noise ratio of each.
-    """
-
-    kind: str
-    antennas: list[str]
-    time_mjd: np.ndarray
-    freq_hz: np.ndarray
-    values: np.ma.MaskedArray
-    snr: np.ma.MaskedArray
-
-    def only(self, names: set[str]) -> Solutions:
-        """Return the solutions of some antennas: tables of CASA have rows for absent ones too."""
-        kept = [i for i, name in enumerate(self.antennas) if name in names]
-        if not kept:
-            return self
-        return replace(
-            self,
-            antennas=[self.antennas[i] for i in kept],
-            values=self.values[:, kept],
-            snr=self.snr[:, kept],
-        )
-
-
-def read_solutions(path: Path) -> Solutions:
-    """Read a CASA calibration table with python-casacore (never in a process that has CASA).
-
-    Raises
-    ------
-    DataError
-        If it cannot be read or holds no solutions.
-    """
-    from casacore import tables
-
-    path = Path(path)
-    try:
-        with tables.table(str(path), ack=False) as table:
-            column = "CPARAM" if "CPARAM" in table.colnames() else "FPARAM"
-            values, flags = table.getcol(column), table.getcol("FLAG")
-            snr = table.getcol("SNR")
-            antenna, time = table.getcol("ANTENNA1"), table.getcol("TIME")
-            window = table.getcol("SPECTRAL_WINDOW_ID")
-        with tables.table(f"{path}/ANTENNA", ack=False) as table:
-            names = list(table.getcol("NAME"))
-        with tables.table(f"{path}/SPECTRAL_WINDOW", ack=False) as table:
-            freqs = [np.atleast_1d(table.getcell("CHAN_FREQ", i)) for i in range(table.nrows())]
-    except RuntimeError as error:
-        cause = str(error).splitlines()[0]
-        raise DataError(f"{path}: no readable calibration table ({cause})") from None
-    if values.size == 0:
-        raise DataError(f"{path}: the table holds no solutions")
-
-    times, time_index = np.unique(np.round(time, 3), return_inverse=True)
-    n_pol = values.shape[2]
-    start = np.concatenate([[0], np.cumsum([f.size for f in freqs])])
-    shape = (times.size, len(names), int(start[-1]), n_pol)
-    cube = np.ma.masked_all(shape, values.dtype)
-    quality = np.ma.masked_all(shape, float)
-    for i, w in enumerate(window):
-        n = min(values.shape[1], freqs[w].size)
-        place = (time_index[i], antenna[i], slice(start[w], start[w] + n))
-        cube[place] = np.ma.masked_array(values[i, :n], flags[i, :n])
-        quality[place] = np.ma.masked_array(snr[i, :n], flags[i, :n])
-    freq = np.concatenate(freqs)
-    order = np.argsort(freq, kind="stable")
-    return Solutions(
-        path.suffix[1:], names, times / DAY_S, freq[order], cube[:, :, order], quality[:, :, order]
-    )
-
-
 def _outliers(values: np.ma.MaskedArray, most: int = 5) -> list[int]:
     """Return the antennas whose median departs most from that of all, beyond 6 robust sigma."""
     medians = np.ma.median(values.reshape(len(values), -1), axis=1)
@@ -342,7 +252,7 @@ def _steady_limits(axis: Any, curves: np.ma.MaskedArray, least: float) -> None:
         axis.set_ylim(low - margin, high + margin)
 
 
-def bandpass(solutions: Solutions) -> str:
+def bandpass(solutions: SolutionCube) -> str:
     """Draw amplitude and phase of a bandpass against frequency, all antennas over one another."""
     ghz = solutions.freq_hz / 1e9
     values = solutions.values[0]
@@ -365,7 +275,7 @@ def bandpass(solutions: Solutions) -> str:
     return png_uri(figure)
 
 
-def bandpass_map(solutions: Solutions) -> str:
+def bandpass_map(solutions: SolutionCube) -> str:
     """Draw a bandpass as antenna against frequency; flagged solutions are hatched."""
     values = solutions.values[0]
     extent = (solutions.freq_hz[0] / 1e9, solutions.freq_hz[-1] / 1e9, len(values) - 0.5, -0.5)
@@ -398,7 +308,7 @@ def bandpass_map(solutions: Solutions) -> str:
     return png_uri(figure, colour_map=True)
 
 
-def bandpass_panels(solutions: Solutions, columns: int = 8) -> str:
+def bandpass_panels(solutions: SolutionCube, columns: int = 8) -> str:
     """Draw a small panel for every antenna: amplitude (X dark, Y light line) and phase."""
     from matplotlib.collections import LineCollection
 
@@ -442,7 +352,7 @@ def bandpass_panels(solutions: Solutions, columns: int = 8) -> str:
     return png_uri(figure, dpi=105)
 
 
-def gains(solutions: Solutions) -> str:
+def gains(solutions: SolutionCube) -> str:
     """Draw amplitude and phase of gains, per antenna (one interval) or against time (several)."""
     values = solutions.values[:, :, 0]
     figure, (upper, lower) = new_figure(10.5, 4.2, 2, 1, sharex=True)
@@ -469,7 +379,7 @@ def gains(solutions: Solutions) -> str:
     return png_uri(figure)
 
 
-def delays(solutions: Solutions) -> str:
+def delays(solutions: SolutionCube) -> str:
     """Draw delays per antenna, ns."""
     values = np.ma.median(solutions.values[:, :, 0], axis=0)
     figure, axis = new_figure(10.5, 2.4)
@@ -490,13 +400,13 @@ def delays(solutions: Solutions) -> str:
     return png_uri(figure)
 
 
-def solution_figures(solutions: Solutions) -> list[dict[str, str]]:
+def solution_figures(kind: str, solutions: SolutionCube) -> list[dict[str, str]]:
     """Return the figures of a table: title, data URI, whether it starts folded."""
     if solutions.values.count() == 0:
         return []
-    if solutions.kind == "kcal":
+    if kind == "kcal":
         return [{"title": "Delays", "uri": delays(solutions)}]
-    if solutions.kind == "gcal":
+    if kind == "gcal":
         return [{"title": "Gains", "uri": gains(solutions)}]
     return [
         {"title": "Bandpass, all antennas", "uri": bandpass(solutions)},
@@ -873,12 +783,12 @@ def trends(nights: list[dict]) -> str | None:
     return png_uri(figure)
 
 
-def gain_history(solutions: list[tuple[str, Solutions]]) -> str | None:
+def gain_history(solutions: list[tuple[str, SolutionCube]]) -> str | None:
     """Draw the gain amplitude of every antenna over all calibrations, relative to its median.
 
     Parameters
     ----------
-    solutions : list of (str, Solutions)
+    solutions : list of (str, SolutionCube)
         Group id and gain table, in order of time.
     """
     names = list(dict.fromkeys(name for _, table in solutions for name in table.antennas))

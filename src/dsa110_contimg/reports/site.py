@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..calibration.tables import SolutionCube, read_cube
 from ..core.errors import DataError
 from ..core.files import write_text
 from ..core.times import GROUP_ID, NIGHT, night_of, night_of_mjd, utc_now
@@ -124,12 +125,12 @@ def _dead(nights: list[dict]) -> list[dict]:
     return sorted(rows, key=lambda r: (-len(r["nights"]), r["antenna"]))
 
 
-def _gains(folders: list[Path]) -> list[tuple[str, plots.Solutions]]:
+def _gains(folders: list[Path]) -> list[tuple[str, SolutionCube]]:
     """Return all gain tables that can be read, in order of time."""
     tables = []
     for path in sorted(p for folder in folders for p in folder.glob("groups/*/*.gcal")):
         try:
-            tables.append((path.name.split(".")[0], plots.read_solutions(path)))
+            tables.append((path.name.split(".")[0], read_cube(path)))
         except DataError:
             continue  # a failed calibration has no solutions; its night's page says so
     return tables

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..calibration.tables import read_cube
 from ..core.errors import DataError
 from ..core.files import replacing, write_text
 from ..core.times import night_of
@@ -172,8 +173,7 @@ def build_calibration(folder: Path) -> str:
     drawn: list[dict] = []
 
     def draw(kind: str) -> list[dict]:
-        table = plots.read_solutions(folder / f"{group}.{kind}")
-        return plots.solution_figures(table.only(present))
+        return plots.solution_figures(kind, read_cube(folder / f"{group}.{kind}").only(present))
 
     with plots.style():
         for kind in ("bcal", "gcal", "kcal"):

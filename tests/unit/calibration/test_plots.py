@@ -3,6 +3,7 @@ import pytest
 
 from dsa110_contimg.calibration.plots import at_times, by_row, over_mean, plot_calibration
 from dsa110_contimg.calibration.tables import Solution
+from dsa110_contimg.core.times import DAY_S
 
 
 def solution(n_antennas, n_chan, times=(61000.0,)):
@@ -12,7 +13,7 @@ def solution(n_antennas, n_chan, times=(61000.0,)):
     values = 1 + 0.1 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
     return Solution(
         np.tile(np.arange(n_antennas), len(times)),
-        np.repeat(times, n_antennas),
+        np.repeat(times, n_antennas) * DAY_S,
         values,
         np.zeros(shape, bool),
         np.full(shape, 50.0),

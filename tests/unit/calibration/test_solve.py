@@ -8,6 +8,7 @@ from dsa110_contimg.calibration.reference_antenna import choose_reference
 from dsa110_contimg.calibration.tables import Solution, total_gain
 from dsa110_contimg.core.errors import DataError
 from dsa110_contimg.core.sidecar import Sidecar
+from dsa110_contimg.core.times import DAY_S
 
 N_ANT, N_CHAN = 20, 64
 FREQ = np.linspace(1.3e9, 1.5e9, N_CHAN)
@@ -17,7 +18,9 @@ def solution(values, snr=50.0, flags=None):
     values = np.asarray(values)
     n = values.shape[0]
     flags = np.zeros(values.shape, bool) if flags is None else flags
-    return Solution(np.arange(n), np.full(n, 61000.0), values, flags, np.full(values.shape, snr))
+    return Solution(
+        np.arange(n), np.full(n, 61000.0 * DAY_S), values, flags, np.full(values.shape, snr)
+    )
 
 
 def good(rng=None):
@@ -37,7 +40,7 @@ def replace(base, kind, **changes):
     old = base[kind]
     fields = {
         "antenna": old.antenna,
-        "time_mjd": old.time_mjd,
+        "time_s": old.time_s,
         "values": old.values,
         "flags": old.flags,
         "snr": old.snr,
@@ -173,7 +176,7 @@ def delays_of(values):
     shape = (len(values), 1, 2)
     return Solution(
         np.arange(len(values)),
-        np.full(len(values), 61000.0),
+        np.full(len(values), 61000.0 * DAY_S),
         np.broadcast_to(values[:, None, None], shape),
         np.zeros(shape, bool),
         np.zeros(shape),
@@ -216,7 +219,7 @@ def drifting(n_ant=12, n_time=5, seed=3):
     shape = (n_time * n_ant, 1, 2)
     gains = Solution(
         np.tile(np.arange(n_ant), n_time),
-        np.repeat(61000.0 + np.arange(n_time), n_ant),
+        np.repeat((61000.0 + np.arange(n_time)) * DAY_S, n_ant),
         (drift * common).reshape(shape),
         np.zeros(shape, bool),
         np.full(shape, 80.0),
@@ -224,7 +227,7 @@ def drifting(n_ant=12, n_time=5, seed=3):
     flags = np.zeros(long.shape, bool)
     whole = Solution(
         np.arange(n_ant),
-        np.full(n_ant, 61002.0),
+        np.full(n_ant, 61002.0 * DAY_S),
         long,
         flags,
         np.full(long.shape, 300.0),

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dsa110_contimg.calibration.tables import read_cube
 from dsa110_contimg.core.errors import DataError
 from dsa110_contimg.core.layout import companion
 from dsa110_contimg.maps import planes as map_planes
@@ -319,7 +320,7 @@ def test_solutions_are_read_in_order_of_frequency_and_antenna(fake):
     from casacore import tables
 
     path = fake.layout.group(fake.groups[fake.nights[0]][0], "bcal")
-    solutions = plots.read_solutions(path)
+    solutions = read_cube(path)
     assert solutions.values.shape == (1, 24, 96, 2)
     assert (np.diff(solutions.freq_hz) > 0).all()
     assert np.ma.getmaskarray(solutions.values)[0, 3].all()  # the dead antenna

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg import cli
+from dsa110_contimg.calibration.tables import SolutionCube
 from dsa110_contimg.core.errors import DataError
 from dsa110_contimg.reports import plots
 from dsa110_contimg.reports.judge import judge_night
@@ -79,7 +80,7 @@ def test_gains_of_every_antenna_are_relative_to_its_median(monkeypatch):
 
     def table(names, gains):
         values = np.ma.masked_invalid(np.array(gains, complex)[None, :, None, None])
-        return plots.Solutions("gcal", names, np.zeros(1), np.ones(1), values, values.real)
+        return SolutionCube(names, np.zeros(1), np.ones(1), values, values.real)
 
     plots.gain_history(
         [
