@@ -175,12 +175,14 @@ def read_solution(path: str | os.PathLike) -> Solution | None:
             # CASA's arrays are transposed.
             by_row = np.transpose if "casatools" in sys.modules else np.asarray
             return Solution(
-                table.getcol("ANTENNA1"),
-                table.getcol("TIME"),
-                *(by_row(table.getcol(name)) for name in (column, "FLAG", "SNR")),
-                table.getcol("SPECTRAL_WINDOW_ID"),
-                list(names.getcol("NAME")),
-                [windows.getcell("CHAN_FREQ", i) for i in range(windows.nrows())],
+                antenna=table.getcol("ANTENNA1"),
+                time_s=table.getcol("TIME"),
+                values=by_row(table.getcol(column)),
+                flags=by_row(table.getcol("FLAG")),
+                snr=by_row(table.getcol("SNR")),
+                window=table.getcol("SPECTRAL_WINDOW_ID"),
+                antennas=list(names.getcol("NAME")),
+                windows_hz=[windows.getcell("CHAN_FREQ", i) for i in range(windows.nrows())],
             )
     except RuntimeError as error:
         cause = str(error).splitlines()[0]
