@@ -1,16 +1,13 @@
-"""Exports for other tools: VOTable, ObsCore, MOC, DS9 regions, PyBDSF and Aegean tables.
+"""Exports for other tools: VOTable, ObsCore, MOC, DS9 regions.
 
 All come from the same tables and headers as the rest of the results; nothing is measured here.
-Fluxes are in Jy and positions in degrees (ICRS) throughout. Sources were measured at catalogue
-positions, as points: exports that ask for sizes get the beam's, and position errors are zero.
+Fluxes are in Jy and positions in degrees (ICRS) throughout.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import re
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -298,7 +295,7 @@ def moc_cells(weights: Iterable[Any], order: int = MOC_ORDER) -> np.ndarray:
 
     Parameters
     ----------
-    weights : iterable of figures.Plane
+    weights : iterable of Plane
         Weight maps; zero or NaN is no coverage.
     order : int
         HEALPix order.
@@ -338,33 +335,15 @@ def _cells_at(healpix: Any, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 
 def write_moc(cells: np.ndarray, path: Path, order: int = MOC_ORDER) -> None:
-    """Write cells as a MOC in FITS (IVOA MOC 2.0, NUNIQ), four siblings merged into one."""
-    from astropy.io import fits
+    """Write cells as a MOC in FITS (IVOA MOC, cells numbered as readers of version 1 know them)."""
+    from mocpy import MOC
 
-    uniq = []
-    for level in range(order, -1, -1):
-        parents, counts = np.unique(cells >> 2, return_counts=True)
-        full = parents[counts == 4] if level else np.empty(0, np.int64)
-        uniq.append(cells[~np.isin(cells >> 2, full)] + 4 * 4**level)
-        cells = full
-    column = fits.Column("UNIQ", "K", array=np.sort(np.concatenate(uniq)).astype(np.int64))
-    hdu = fits.BinTableHDU.from_columns([column])
-    for card in (
-        ("MOCVERS", "2.0", "MOC version"),
-        ("MOCDIM", "SPACE", "physical dimension"),
-        ("ORDERING", "NUNIQ", "coding of the cells"),
-        ("COORDSYS", "C", "ICRS"),
-        ("MOCORD_S", order, "finest order"),
-        ("MOCORDER", order, "finest order (MOC 1)"),
-        ("PIXTYPE", "HEALPIX", ""),
-        ("MOCTOOL", "dsa110-contimg", ""),
-    ):
-        hdu.header[card[0]] = card[1:]
+    moc = MOC.from_healpix_cells(cells.astype(np.uint64), np.uint8(order), np.uint8(order))
     with replacing(path) as temporary:
-        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(temporary)
+        moc.save(temporary, v1_compatible=True)
 
 
-# --- regions and source lists ---------------------------------------------------------------------
+# --- regions --------------------------------------------------------------------------------------
 
 
 def regions(rows: list[dict[str, Any]], candidates: set[str], radius_arcsec: float = 60.0) -> str:
@@ -383,91 +362,6 @@ def regions(rows: list[dict[str, Any]], candidates: set[str], radius_arcsec: flo
     return "\n".join(lines) + "\n"
 
 
-def _detections(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [r for r in rows if r["flux_jy"] is not None and r["upper_limit_jy"] is None]
-
-
-def pybdsf(rows: list[dict[str, Any]], beam_deg: tuple[float, float, float]) -> list[dict]:
-    """Return detections with the column names of a PyBDSF source list."""
-    major, minor, angle = beam_deg
-    return [
-        {
-            "Source_id": i,
-            "Isl_id": i,
-            "RA": r["ra_deg"],
-            "E_RA": 0.0,
-            "DEC": r["dec_deg"],
-            "E_DEC": 0.0,
-            "Total_flux": r["flux_jy"],
-            "E_Total_flux": r["flux_err_jy"],
-            "Peak_flux": r["flux_jy"],
-            "E_Peak_flux": r["flux_err_jy"],
-            "Maj": major,
-            "E_Maj": 0.0,
-            "Min": minor,
-            "E_Min": 0.0,
-            "PA": angle,
-            "E_PA": 0.0,
-            "Isl_rms": r["local_rms_jy"],
-            "S_Code": "S",
-        }
-        for i, r in enumerate(_detections(rows))
-    ]
-
-
-def aegean(rows: list[dict[str, Any]], beam_deg: tuple[float, float, float]) -> list[dict]:
-    """Return detections with the column names of an Aegean component list."""
-    import astropy.units as u
-    from astropy.coordinates import Angle
-
-    major, minor, angle = beam_deg
-    a, b = 3600 * major, 3600 * minor
-    out = []
-    for i, r in enumerate(_detections(rows)):
-        ra, dec = Angle(r["ra_deg"] * u.deg), Angle(r["dec_deg"] * u.deg)
-        out.append(
-            {
-                "island": i,
-                "source": 0,
-                "background": 0.0,
-                "local_rms": r["local_rms_jy"],
-                "ra_str": ra.to_string(u.hour, sep=":", precision=2, pad=True),
-                "dec_str": dec.to_string(sep=":", precision=2, pad=True, alwayssign=True),
-                "ra": r["ra_deg"],
-                "err_ra": 0.0,
-                "dec": r["dec_deg"],
-                "err_dec": 0.0,
-                "peak_flux": r["flux_jy"],
-                "err_peak_flux": r["flux_err_jy"],
-                "int_flux": r["flux_jy"],
-                "err_int_flux": r["flux_err_jy"],
-                "a": a,
-                "err_a": 0.0,
-                "b": b,
-                "err_b": 0.0,
-                "pa": angle,
-                "err_pa": 0.0,
-                "flags": 0,
-                "residual_mean": 0.0,
-                "residual_std": r["local_rms_jy"],
-                "uuid": uuid.uuid5(uuid.NAMESPACE_URL, f"{r['image']}/{r['source_id']}"),
-                "psf_a": a,
-                "psf_b": b,
-                "psf_pa": angle,
-            }
-        )
-    return out
-
-
-def _csv(rows: list[dict]) -> str:
-    stream = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return stream.getvalue()
-
-
 # --- all of it ------------------------------------------------------------------------------------
 
 
@@ -480,8 +374,7 @@ def export(results: Path, out: Path) -> list[Path]:
         Results folder.
     out : Path
         Folder to write to: ``obscore.vot``, ``sources.vot``, and for each night
-        ``<night>.vot``, ``<night>.reg``, ``<night>.pybdsf.csv``, ``<night>.aegean.csv`` and
-        ``<night>.moc.fits``.
+        ``<night>.vot``, ``<night>.reg`` and ``<night>.moc.fits``.
 
     Returns
     -------
@@ -512,19 +405,12 @@ def export(results: Path, out: Path) -> list[Path]:
         put("sources.vot", votable(variability, "variability of all sources"))
     chosen = {r["source_id"] for r in read_table(results / "lightcurves" / "candidates.csv")}
     for folder in nights:
-        night, mosaic = folder.name, folder / "mosaic.fits"
+        night = folder.name
         rows = read_photometry(folder / "photometry.csv")
         if rows:
             put(f"{night}.vot", votable(rows, f"measurements of {night}"))
             put(f"{night}.reg", regions(rows, chosen))
-        if not mosaic.exists():
-            continue
-        header = map_planes.read_planes(mosaic)[0].header
-        beam = tuple(float(header.get(k) or np.nan) for k in ("BMAJ", "BMIN", "BPA"))
-        if rows:
-            put(f"{night}.pybdsf.csv", _csv(pybdsf(rows, beam)))
-            put(f"{night}.aegean.csv", _csv(aegean(rows, beam)))
-        weight = companion(mosaic, "weight")
+        weight = companion(folder / "mosaic.fits", "weight")
         if weight.exists():
             maps = map_planes.read_planes(weight)[::2]  # each is followed by the map of mean times
             write_moc(moc_cells(maps), out / f"{night}.moc.fits")

@@ -1,6 +1,5 @@
 """Exports are valid in their formats and say what the tables say."""
 
-import csv
 import io
 
 import numpy as np
@@ -10,6 +9,7 @@ from astropy.io import fits
 from astropy.io.votable import parse_single_table, validate
 from astropy.io.votable.ucd import check_ucd
 from astropy.wcs import WCS
+from mocpy import MOC
 
 from dsa110_contimg import cli
 from dsa110_contimg.lightcurves import assemble
@@ -112,18 +112,10 @@ def test_coverage_has_the_area_of_the_weight_map(ra, dec):
     assert area == pytest.approx(truth, rel=0.003)
 
 
-def test_coverage_is_written_so_that_others_read_it(tmp_path):
-    mocpy = pytest.importorskip("mocpy")
-    cells = export.moc_cells([plane(10.0, 16.1, (300, 300), 0.02)])
-    export.write_moc(cells, tmp_path / "a.moc.fits")
-    moc = mocpy.MOC.load(tmp_path / "a.moc.fits", "fits")
-    assert moc.max_order == export.MOC_ORDER
-    assert np.array_equal(np.sort(moc.flatten()), cells)
-
-
 def test_coverage_file_merges_siblings_and_loses_nothing(tmp_path):
     cells = export.moc_cells([plane(10.0, 16.1, (300, 300), 0.02)])
     export.write_moc(cells, tmp_path / "a.moc.fits")
+    assert MOC.load(tmp_path / "a.moc.fits").max_order == export.MOC_ORDER
     uniq = fits.getdata(tmp_path / "a.moc.fits", 1)["UNIQ"].astype(np.int64)
     order = ((np.floor(np.log2(uniq)) - 2) // 2).astype(int)
     expanded = [
@@ -137,26 +129,22 @@ def test_coverage_file_merges_siblings_and_loses_nothing(tmp_path):
     assert uniq.size < cells.size / 10
 
 
+def test_siblings_become_their_parent(tmp_path):
+    """As the cells were numbered before a library did so."""
+    cells = np.r_[np.arange(1000, 1100), np.arange(5000, 5005)]
+    export.write_moc(cells, tmp_path / "a.moc.fits")
+    parents = [262160, 1048639, 4194554, 4194555, 4194576, 4194577, 4194578, 4195554, 16782220]
+    assert fits.getdata(tmp_path / "a.moc.fits", 1)["UNIQ"].tolist() == parents
+
+
+def test_a_mosaic_without_sky_covers_nothing(tmp_path):
+    export.write_moc(export.moc_cells([]), tmp_path / "a.moc.fits")
+    assert MOC.load(tmp_path / "a.moc.fits").empty()
+
+
 def test_regions_tell_detections_limits_and_candidates_apart(fake, out):
     text = (out / f"{fake.nights[0]}.reg").read_text()
     rows = read_photometry(fake.layout.night(fake.nights[0], "photometry.csv"))
     assert text.count("circle(") == len(rows)
     assert text.count("dash=1") == sum(r["upper_limit_jy"] is not None for r in rows)
     assert f"text={{{fake.variable}}}" in text
-
-
-@pytest.mark.parametrize(
-    ("kind", "flux", "names"),
-    [
-        ("pybdsf", "Total_flux", {"Source_id", "RA", "E_RA", "DEC", "Peak_flux", "Maj", "S_Code"}),
-        ("aegean", "int_flux", {"island", "ra_str", "dec_str", "peak_flux", "a", "psf_a", "uuid"}),
-    ],
-)
-def test_source_lists_have_the_names_that_others_expect(fake, out, kind, flux, names):
-    night = fake.nights[0]
-    with (out / f"{night}.{kind}.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert names <= set(rows[0])
-    truth = read_photometry(fake.layout.night(night, "photometry.csv"))
-    seen = [r["flux_jy"] for r in truth if r["upper_limit_jy"] is None]
-    assert [float(r[flux]) for r in rows] == pytest.approx(seen)
