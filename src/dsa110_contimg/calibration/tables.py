@@ -193,15 +193,13 @@ def read_solution(path: str | os.PathLike) -> Solution | None:
 def _open(path: str | os.PathLike, subtable: str = "") -> Iterator[Any]:
     """Open a table, or one of its subtables, with whichever library this process has."""
     place = os.path.join(path, subtable) if subtable else os.fspath(path)
-    if "casatools" in sys.modules:
-        from casatools import table as casa_table
-
-        table = casa_table()
+    if casa := sys.modules.get("casatools"):
+        table = casa.table()
         table.open(place)
     else:
-        from casacore.tables import table as casacore_table
+        from casacore import tables
 
-        table = casacore_table(place, ack=False)
+        table = tables.table(place, ack=False)
     try:
         yield table
     finally:
