@@ -216,7 +216,7 @@ def test_rules_for_prometheus_name_metrics_that_exist():
     content = yaml.safe_load((REPO / "deploy/prometheus-rules.yml").read_text())
     expressions = " ".join(rule["expr"] for g in content["groups"] for rule in g["rules"])
     source = Path(prometheus.__file__).read_text()
-    names = set(re.findall(r"gauge\(\s*f?\"(\w+)", source)) | {"disk_free_bytes"}
+    names = set(re.findall(r"yield \(?\s*\"(\w+)", source)) | {"disk_free_bytes"}
     used = set(re.findall(r"contimg_(\w+)", expressions))
     assert used and used <= names
     scrape = yaml.safe_load((REPO / "deploy/prometheus.yml").read_text())
