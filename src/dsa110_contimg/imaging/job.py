@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..core.options import ImagingOptions, PhotometryOptions, SelfcalOptions
 from ..maps import fits_headers
+from ..maps.planes import celestial
 from ..ms.tile import Tile
 from ..telescope.beam import TileBeam
 from ..telescope.smearing import Smearing
@@ -57,12 +57,7 @@ class Job:
     @property
     def wcs(self) -> WCS:
         """Celestial coordinates of the images."""
-        from astropy.wcs import WCS, FITSFixedWarning
-
-        header = fits_headers.image_header(facts_of(self), "pb")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FITSFixedWarning)  # it adds longitude and latitude
-            return WCS(header).celestial
+        return celestial(fits_headers.image_header(facts_of(self), "pb"))
 
 
 @dataclass
@@ -89,7 +84,7 @@ def measure_catalog(
     from ..photometry import images as photometry_images
     from ..photometry import measure as photometry
 
-    plane = photometry_images.Plane(
+    plane = photometry_images.SkyPlane(
         data=planes["image"],
         wcs=job.wcs,
         beam_deg=beam_deg,

@@ -18,6 +18,7 @@ from ..core.programs import run_tool
 from ..core.sidecar import Sidecar
 from ..maps import fits_headers
 from ..maps import noise as map_noise
+from ..maps.planes import read_plane
 from ..maps.restore import fit_beam
 from ..ms.tile import Tile
 from ..photometry import images as photometry_images
@@ -150,13 +151,6 @@ def _run(job: Job, recipe: Recipe, data: Tile, prefix: Path, sidecar: Sidecar) -
     run_tool(line, timeout_s=job.options.timeout_s, env=wsclean.ENVIRONMENT, watch=wsclean.watch())
 
 
-def _plane(path: Path) -> np.ndarray:
-    from astropy.io import fits
-
-    data = fits.getdata(path)
-    return data.reshape(data.shape[-2:]).astype(np.float32)
-
-
 # --- spectra --------------------------------------------------------------------------------------
 
 
@@ -183,14 +177,14 @@ def _subbands(
     files = spectra_step.part_files(prefix, n, job.tile, parts)
     # The lowest part has the widest beam.
     cell = job.recipe.cell_arcsec / job.scale
-    beam = fit_beam(_plane(files[0]["psf"]), cell) or beam_deg
+    beam = fit_beam(read_plane(files[0]["psf"]), cell) or beam_deg
     bright = None
     if job.catalog is not None and table is not None:
         names = table.source_id[(table.snr >= spectra_step.SPECTRUM_SNR) & (table["flags"] == "")]
         bright = job.catalog[job.catalog["name"].isin(names)]
     cube, tables, figures = [], [], []
     for part, paths in zip(parts, files, strict=True):
-        planes = {kind: _plane(paths[kind]) for kind in ("residual", "model")}
+        planes = {kind: read_plane(paths[kind]) for kind in ("residual", "model")}
         image, response = spectra_step.image_part(
             part, planes, known, job.smearing, job.weighting, job.wcs, beam
         )
@@ -199,7 +193,7 @@ def _subbands(
         cube.append(np.where(inside, image / response, np.float32(np.nan)))
         figures.append({"freq_hz": part.freq_hz, "rms_jy": float(np.median(rms[inside]))})
         if bright is not None:
-            plane = photometry_images.Plane(
+            plane = photometry_images.SkyPlane(
                 image, job.wcs, beam, rms, response, freq_hz=part.freq_hz, mjd=facts.mean_mjd
             )
             tables.append(
@@ -262,7 +256,7 @@ def _transients(
     for round_ in range(MOST_ROUNDS):
         prefix = scratch / f"intervals{round_}" / "part"
         _run(job, recipe, data, prefix, sidecar)
-        images = [_plane(path) for path in transients.interval_files(prefix, n)]
+        images = [read_plane(path) for path in transients.interval_files(prefix, n)]
         flashes = transients.search(images, inside, excess, job.options.transient_sigma)
         shutil.rmtree(prefix.parent)
         if not flashes:

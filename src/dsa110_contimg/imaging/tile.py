@@ -33,6 +33,7 @@ from ..core.sidecar import Sidecar, read_sidecar, sidecar_path
 from ..core.times import clock_of, night_of
 from ..maps import fits_headers
 from ..maps import noise as map_noise
+from ..maps.planes import flat
 from ..maps.restore import fit_beam, restore
 from ..ms.tile import Tile, read_tile
 from ..telescope.beam import TileBeam
@@ -392,8 +393,7 @@ def _read(paths: dict[str, Path], imaged: Imaged) -> None:
                 continue
             raise DataError(f"{path.name}: the imager ended without writing it; see its log")
         with fits.open(path, memmap=False) as hdus:
-            data = hdus[0].data
-            imaged.planes[kind] = data.reshape(data.shape[-2:]).astype(np.float32)
+            imaged.planes[kind] = flat(hdus[0].data).astype(np.float32)
             if kind == "residual":
                 imaged.cards, imaged.history = fits_headers.imager_cards(hdus[0].header)
     imaged.planes.setdefault("model", np.zeros_like(imaged.planes["residual"]))

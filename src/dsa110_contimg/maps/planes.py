@@ -1,8 +1,7 @@
-"""Planes of FITS images."""
+"""Planes of FITS images: pixels, coordinates, and what headers say of beam, time and frequency."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.layout import parse_group
+from ..core.times import DAY_S, group_mjd
+from ..telescope.dsa110 import TILE_S
 
 if TYPE_CHECKING:
+    from astropy.io.fits import Header
     from astropy.wcs import WCS
 
-__all__ = ["Plane", "read_planes"]
+__all__ = [
+    "Plane",
+    "beam_deg",
+    "celestial",
+    "flat",
+    "frequency_hz",
+    "mean_mjd",
+    "read_plane",
+    "read_planes",
+]
 
-# --- images ---------------------------------------------------------------------------------------
+
+# --- pixels ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -39,12 +52,20 @@ class Plane:
 
     def wcs(self) -> WCS:
         """Return the celestial WCS."""
-        from astropy.wcs import WCS, FITSFixedWarning
+        return celestial(self.header)
 
-        with warnings.catch_warnings():
-            # The observatory's position is given in one of two equivalent forms; that is no news.
-            warnings.simplefilter("ignore", FITSFixedWarning)
-            return WCS(self.header).celestial
+
+def flat(data: np.ndarray) -> np.ndarray:
+    """Return the sky plane of an image whose other axes have one pixel."""
+    return data.reshape(data.shape[-2:])
+
+
+def read_plane(path: str | Path) -> np.ndarray:
+    """Return the first plane of a file, (rows, columns) float32, in memory."""
+    from astropy.io import fits
+
+    with fits.open(path) as hdus:
+        return flat(hdus[0].data).astype(np.float32)
 
 
 def read_planes(path: Path) -> list[Plane]:
@@ -69,3 +90,36 @@ def read_planes(path: Path) -> list[Plane]:
     if not planes:
         raise DataError(f"{path}: holds no image; remake it")
     return planes
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def celestial(header: Header) -> WCS:
+    """Return the celestial coordinates of a header."""
+    from astropy.wcs import WCS
+
+    # What would be fixed is the observatory's position, which has two equivalent forms.
+    return WCS(header, fix=False).celestial
+
+
+def beam_deg(header: Header) -> tuple[float, float, float]:
+    """Return FWHM axes and position angle of the restoring beam, deg; axes NaN if there is none."""
+    return (
+        float(header.get("BMAJ") or np.nan),
+        float(header.get("BMIN") or np.nan),
+        float(header.get("BPA") or 0.0),
+    )
+
+
+def frequency_hz(header: Header) -> float:
+    """Return the reference frequency; NaN if there is none."""
+    for axis in range(1, header.get("NAXIS", 0) + 1):
+        if str(header.get(f"CTYPE{axis}", "")).startswith("FREQ"):
+            return float(header[f"CRVAL{axis}"])
+    return float(header.get("RESTFRQ") or header.get("RESTFREQ") or np.nan)
+
+
+def mean_mjd(path: Path, header: Header) -> float:
+    """Return the mean time of an image: its card, else the middle of the tile its name tells."""
+    return float(header.get("MJD-AVG") or group_mjd(parse_group(path)) + TILE_S / 2 / DAY_S)

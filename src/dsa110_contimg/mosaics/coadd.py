@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from astropy.io import fits
 from astropy.wcs import WCS
 from reproject import reproject_interp
 from scipy import ndimage
@@ -23,6 +22,7 @@ from ..core.layout import companion
 from ..core.options import MosaicOptions
 from ..core.robust import MAD_TO_SIGMA, mad
 from ..maps.beams import convolve
+from ..maps.planes import read_plane
 from .sections import Section, grid
 from .tiles import Tile
 
@@ -79,11 +79,9 @@ def layers(
     """
     found = []
     for path in (tile.path, companion(tile.path, "pb"), companion(tile.path, "rms")):
-        with fits.open(path) as hdus:
-            data = hdus[0].data.reshape(hdus[0].data.shape[-2:])
-            if data.shape != tile.shape:
-                raise DataError(f"{path}: its shape is not that of {tile.path.name}")
-            found.append(data.astype(np.float32))
+        found.append(read_plane(path))
+        if found[-1].shape != tile.shape:
+            raise DataError(f"{path}: its shape is not that of {tile.path.name}")
     image, pb, rms = found
     valid = np.isfinite(image) & np.isfinite(pb) & np.isfinite(rms) & (rms > 0)
     clean = None

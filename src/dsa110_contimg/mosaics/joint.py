@@ -38,6 +38,7 @@ from ..core.times import night_of
 from ..imaging import wsclean
 from ..imaging.presets import PRESETS, Recipe
 from ..maps.noise import local_rms
+from ..maps.planes import read_plane
 from ..maps.restore import fit_beam, restore
 from ..ms import tile as tile_ms
 from ..telescope import dsa110
@@ -108,8 +109,7 @@ def turn(source: Path, target: Path, centre_deg: tuple[float, float], weight: fl
 
 def beam_at(tile: Tile, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return a tile's beam in some directions; 0 where its image does not reach."""
-    with fits.open(companion(tile.path, "pb")) as hdus:
-        pb = np.nan_to_num(hdus[0].data.reshape(tile.shape))
+    pb = np.nan_to_num(read_plane(companion(tile.path, "pb")))
     x, y = tile.wcs.all_world2pix(ra_deg, dec_deg, 0)
     at = np.nan_to_num(np.array([y, x]), nan=-1e6)
     return ndimage.map_coordinates(pb, at, order=1, cval=0.0)
@@ -227,7 +227,7 @@ def _deconvolve(
         sidecar.commands.append(line)
         run_tool(line, timeout_s=options.timeout_s, env=wsclean.ENVIRONMENT, watch=wsclean.watch())
         paths = wsclean.outputs(recipe, prefix)
-        planes = {k: fits.getdata(p).squeeze().astype(np.float32) for k, p in paths.items()}
+        planes = {k: read_plane(p) for k, p in paths.items()}
         model += planes["model"]
         if cycle < options.cycles:
             for ms, beam in zip(sets, beams, strict=True):

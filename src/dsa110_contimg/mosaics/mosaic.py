@@ -17,11 +17,12 @@ from ..core.options import MosaicOptions
 from ..core.robust import MAD_TO_SIGMA, mad
 from ..core.sidecar import Sidecar
 from ..maps.beams import common_beam
+from ..maps.planes import mean_mjd
 from ..photometry.epoch_correction import Correction, measure_correction
 from .coadd import Coadd, coadd
 from .headers import epoch_id, mosaic_header
 from .sections import sections
-from .tiles import Tile, gather, mean_mjd
+from .tiles import Tile, gather
 
 #: A correction of the flux scale beyond this is worth a warning.
 LARGE_CORRECTION = 0.1

@@ -14,11 +14,10 @@ from ..core.errors import DataError
 from ..core.layout import companion, parse_group
 from ..core.options import MosaicOptions
 from ..core.sidecar import read_sidecar
-from ..core.times import DAY_S, group_mjd
+from ..maps.planes import beam_deg, celestial, flat, mean_mjd
 from ..telescope.beam import unit_vector
-from ..telescope.dsa110 import TILE_S
 
-__all__ = ["Tile", "mean_mjd", "open_tile"]
+__all__ = ["Tile", "gather", "open_tile"]
 
 #: A tile whose beam area exceeds this many times the median would spoil the common beam.
 BEAM_OUTLIER = 2.0
@@ -89,13 +88,12 @@ def open_tile(path: Path, options: MosaicOptions) -> Tile:
     if record.get("verdict") == "fail":
         raise DataError("failed: " + "; ".join(record.get("reasons", [])))
     header = fits.getheader(path)
-    beam = tuple(float(header.get(key) or 0.0) for key in ("BMAJ", "BMIN", "BPA"))
+    beam = beam_deg(header)
     if not (beam[0] > 0 and beam[1] > 0):
         raise DataError("it has no restoring beam")
-    wcs = WCS(header, fix=False).celestial
+    wcs = celestial(header)
     with fits.open(companion(path, "pb")) as hdus:
-        pb = hdus[0].data
-        pb = pb.reshape(pb.shape[-2:])
+        pb = flat(hdus[0].data)
         step = max(1, min(pb.shape) // 100)
         row, column = (np.unique(np.append(np.arange(0, n, step), n - 1)) for n in pb.shape)
         column, row = (a.ravel() for a in np.meshgrid(column, row))
@@ -117,11 +115,6 @@ def open_tile(path: Path, options: MosaicOptions) -> Tile:
         dec,
         anchor,
     )
-
-
-def mean_mjd(path: Path, header: fits.Header) -> float:
-    """Return the mean time of a tile: its card, else the middle of the tile its name tells."""
-    return float(header.get("MJD-AVG") or group_mjd(parse_group(path)) + TILE_S / 2 / DAY_S)
 
 
 def gather(

@@ -26,7 +26,7 @@ from ..core.sidecar import Sidecar, read_sidecar
 from ..maps.noise import local_rms
 from ..telescope.beam import unit_vector
 from .fit import EDGE_FRACTION, forced_fit, gather_pixels, without_sources
-from .images import Plane, open_planes
+from .images import SkyPlane, open_planes
 
 __all__ = ["COLUMNS", "find"]
 
@@ -46,12 +46,12 @@ ARTEFACT_SHARE = 0.05
 EXTENDED = 2.0
 
 
-def find(plane: Plane, catalog: pd.DataFrame, options: BlindOptions) -> pd.DataFrame:
+def find(plane: SkyPlane, catalog: pd.DataFrame, options: BlindOptions) -> pd.DataFrame:
     """Find the sources of a mosaic that a catalogue does not have.
 
     Parameters
     ----------
-    plane : Plane
+    plane : SkyPlane
         Part of a mosaic, from `photometry.open_planes`.
     catalog : DataFrame
         As `read_catalog` returns it.
@@ -95,7 +95,7 @@ def find(plane: Plane, catalog: pd.DataFrame, options: BlindOptions) -> pd.DataF
     return _judge(plane, found, known, options)
 
 
-def _known(plane: Plane, catalog: pd.DataFrame) -> pd.DataFrame:
+def _known(plane: SkyPlane, catalog: pd.DataFrame) -> pd.DataFrame:
     """Return the catalogue's sources in an image, with what was fitted there (``fitted_jy``)."""
     x, y = plane.wcs.all_world2pix(catalog.ra_deg.to_numpy(), catalog.dec_deg.to_numpy(), 0)
     rows, columns = plane.data.shape
@@ -122,7 +122,7 @@ def _noise(
 
 
 def _judge(
-    plane: Plane, found: pd.DataFrame, known: pd.DataFrame, options: BlindOptions
+    plane: SkyPlane, found: pd.DataFrame, known: pd.DataFrame, options: BlindOptions
 ) -> pd.DataFrame:
     """Fit detections with their catalogued neighbours; keep those that are significant and new."""
     major = plane.beam_deg[0]

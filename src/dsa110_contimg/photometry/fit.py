@@ -12,7 +12,7 @@ from scipy import fft, ndimage, sparse
 from scipy.spatial import cKDTree
 
 from ..core import robust
-from .images import Plane
+from .images import SkyPlane
 
 __all__ = ["forced_fit", "noise_autocorrelation", "without_sources"]
 
@@ -117,7 +117,7 @@ class Fit:
     shift_deg: np.ndarray
 
 
-def forced_fit(plane: Plane, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Fit:
+def forced_fit(plane: SkyPlane, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Fit:
     """Fit beams of free flux at fixed positions.
 
     With K the beam on a stamp (unit peak, at the sub-pixel position), B the beam's value at the
@@ -131,7 +131,7 @@ def forced_fit(plane: Plane, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Fit:
 
     Parameters
     ----------
-    plane : Plane
+    plane : SkyPlane
         Image; data, wcs, beam_deg and rms are used.
     ra_deg, dec_deg : (n,) array
         Positions, ICRS, deg. Those off the image give NaN.
@@ -182,7 +182,7 @@ def forced_fit(plane: Plane, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Fit:
 
 
 def without_sources(
-    plane: Plane, ra_deg: ArrayLike, dec_deg: ArrayLike, flux: np.ndarray
+    plane: SkyPlane, ra_deg: ArrayLike, dec_deg: ArrayLike, flux: np.ndarray
 ) -> np.ndarray:
     """Return the image without beams of given fluxes (Jy) at given positions."""
     x, y, jacobian = _pixels(plane.wcs, ra_deg, dec_deg)
@@ -234,7 +234,7 @@ def _gaussian(shape_inverse: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.n
     return np.exp(-0.5 * (a * dx**2 + 2 * b * dx * dy + c * dy**2))
 
 
-def _beam_px(plane: Plane) -> tuple[float, float]:
+def _beam_px(plane: SkyPlane) -> tuple[float, float]:
     scale = np.sqrt(np.abs(np.linalg.det(plane.wcs.pixel_scale_matrix)))
     return plane.beam_deg[0] / scale, plane.beam_deg[1] / scale
 
@@ -248,7 +248,7 @@ def gather_pixels(array: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
 
 
 def _annulus(
-    plane: Plane, row: np.ndarray, column: np.ndarray, major_px: float, minor_px: float
+    plane: SkyPlane, row: np.ndarray, column: np.ndarray, major_px: float, minor_px: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise and the background from an annulus: MAD and median, clipped at 3 sigma.
 
@@ -288,7 +288,7 @@ def _median(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(number > 0, middle, np.nan), number
 
 
-def _correlation(plane: Plane, half: int, major_px: float, minor_px: float) -> np.ndarray:
+def _correlation(plane: SkyPlane, half: int, major_px: float, minor_px: float) -> np.ndarray:
     """Return the noise autocorrelation to four half stamps; the beam's own where unmeasurable."""
     reach = 4 * half
     rows, columns = (

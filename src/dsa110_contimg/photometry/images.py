@@ -13,16 +13,15 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from ..core.errors import DataError
-from ..core.layout import companion, parse_group
-from ..core.times import DAY_S, group_mjd
-from ..telescope.dsa110 import TILE_S
+from ..core.layout import companion
+from ..maps.planes import beam_deg, celestial, flat, frequency_hz, mean_mjd
 
-__all__ = ["Plane", "open_planes"]
+__all__ = ["SkyPlane", "open_planes"]
 
 
 @dataclass(frozen=True)
-class Plane:
-    """One image with what belongs to it.
+class SkyPlane:
+    """A plane with the maps that belong to it.
 
     Attributes
     ----------
@@ -55,11 +54,8 @@ class Plane:
     mjd: float = np.nan
 
 
-# --- images and catalogues ------------------------------------------------------------------------
-
-
 @contextmanager
-def open_planes(image: str | Path) -> Iterator[list[Plane]]:
+def open_planes(image: str | Path) -> Iterator[list[SkyPlane]]:
     """Open a tile or mosaic with its companions, mapped from disk.
 
     A tile, ``<id>.image.fits``, has ``.pb.fits`` and maybe ``.rms.fits`` beside it. A mosaic has
@@ -89,46 +85,27 @@ def open_planes(image: str | Path) -> Iterator[list[Plane]]:
             file.close()
 
 
-def _plane(image: Path, hdu: Any, index: int, files: dict[str, fits.HDUList]) -> Plane:
+def _plane(image: Path, hdu: Any, index: int, files: dict[str, fits.HDUList]) -> SkyPlane:
     header = hdu.header
-    data = hdu.data.reshape(hdu.data.shape[-2:])
+    data = flat(hdu.data)
 
     def layer(kind: str, number: int = index) -> np.ndarray | None:
         if kind not in files:
             return None
-        values = files[kind][number].data
-        values = values.reshape(values.shape[-2:])
+        values = flat(files[kind][number].data)
         if values.shape != data.shape:
             raise DataError(f"{companion(image, kind)}: its shape is not that of {image.name}")
         return values
 
     mosaic = "pb" not in files
-    return Plane(
+    return SkyPlane(
         data=data,
-        wcs=WCS(header, fix=False).celestial,
-        beam_deg=(
-            float(header.get("BMAJ") or np.nan),
-            float(header.get("BMIN") or np.nan),
-            float(header.get("BPA") or 0.0),
-        ),
+        wcs=celestial(header),
+        beam_deg=beam_deg(header),
         rms=layer("rms"),
         response=layer("pb"),
         sensitivity=layer("weight", 2 * index) if mosaic else None,
         mjd_map=layer("weight", 2 * index + 1) if mosaic else None,
-        freq_hz=_frequency(header),
-        mjd=_mean_mjd(image, header),
+        freq_hz=frequency_hz(header),
+        mjd=mean_mjd(image, header),
     )
-
-
-def _frequency(header: fits.Header) -> float:
-    for axis in range(1, header.get("NAXIS", 0) + 1):
-        if str(header.get(f"CTYPE{axis}", "")).startswith("FREQ"):
-            return float(header[f"CRVAL{axis}"])
-    return float(header.get("RESTFRQ") or header.get("RESTFREQ") or np.nan)
-
-
-def _mean_mjd(image: Path, header: fits.Header) -> float:
-    """Return the mean time of an image: its card, else the middle of the tile its name holds."""
-    if "MJD-AVG" in header:
-        return float(header["MJD-AVG"])
-    return group_mjd(parse_group(image)) + TILE_S / 2 / DAY_S

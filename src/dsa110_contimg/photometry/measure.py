@@ -25,7 +25,7 @@ from ..core.layout import parse_group
 from ..core.options import PhotometryOptions
 from ..core.sidecar import Sidecar, read_sidecar
 from .fit import EDGE_FRACTION, Fit, forced_fit, gather_pixels
-from .images import Plane, open_planes
+from .images import SkyPlane, open_planes
 
 __all__ = ["COLUMNS", "measure"]
 
@@ -68,12 +68,12 @@ FOLLOW_N = 5
 _FWHM = np.sqrt(8 * np.log(2))
 
 
-def measure(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> pd.DataFrame:
+def measure(plane: SkyPlane, catalog: pd.DataFrame, options: PhotometryOptions) -> pd.DataFrame:
     """Measure the catalogue's sources in one image.
 
     Parameters
     ----------
-    plane : Plane
+    plane : SkyPlane
         Image.
     catalog : DataFrame
         As `read_catalog` returns it.
@@ -138,7 +138,7 @@ def measure(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> 
 
 
 def _follow(
-    plane: Plane, ra: np.ndarray, dec: np.ndarray, options: PhotometryOptions
+    plane: SkyPlane, ra: np.ndarray, dec: np.ndarray, options: PhotometryOptions
 ) -> tuple[Fit, np.ndarray]:
     """Fit at the catalogue positions, or where the image as a whole has them.
 
@@ -168,7 +168,7 @@ def _median_offset(shift: np.ndarray) -> tuple[np.ndarray, float]:
     return median, float(robust.median_error(robust.sigma(shift, median), len(shift)))
 
 
-def _in_field(plane: Plane, catalog: pd.DataFrame, options: PhotometryOptions) -> pd.DataFrame:
+def _in_field(plane: SkyPlane, catalog: pd.DataFrame, options: PhotometryOptions) -> pd.DataFrame:
     """Return the sources inside the field, with their ``pb`` and ``mjd``."""
     rows, columns = plane.data.shape
     ra0, dec0 = plane.wcs.all_pix2world((columns - 1) / 2, (rows - 1) / 2, 0)
@@ -226,7 +226,7 @@ def position_offset(table: pd.DataFrame) -> dict | None:
     }
 
 
-def _epoch(image: Path, planes: list[Plane]) -> str:
+def _epoch(image: Path, planes: list[SkyPlane]) -> str:
     if planes[0].response is not None:
         return parse_group(image)
     return str(fits.getval(image, "EPOCHID"))

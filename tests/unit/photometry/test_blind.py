@@ -94,9 +94,9 @@ def test_a_blank_image_has_no_sources():
     from astropy.wcs import WCS
 
     from dsa110_contimg.core.options import BlindOptions
-    from dsa110_contimg.photometry.images import Plane
+    from dsa110_contimg.photometry.images import SkyPlane
 
     head = header((50, 60), (30.0, 33.0))
-    plane = Plane(np.full((50, 60), np.nan), WCS(head).celestial, (0.01, 0.01, 0.0))
+    plane = SkyPlane(np.full((50, 60), np.nan), WCS(head).celestial, (0.01, 0.01, 0.0))
     catalog = pd.DataFrame({"name": [], "ra_deg": [], "dec_deg": [], "flux_jy": []})
     assert len(blind_search.find(plane, catalog, BlindOptions())) == 0

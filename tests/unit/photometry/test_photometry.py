@@ -10,7 +10,7 @@ from dsa110_contimg.catalogs.catalogue import iau_name
 from dsa110_contimg.core.errors import DataError
 from dsa110_contimg.core.options import PhotometryOptions
 from dsa110_contimg.photometry.fit import forced_fit, noise_autocorrelation
-from dsa110_contimg.photometry.images import Plane
+from dsa110_contimg.photometry.images import SkyPlane
 from dsa110_contimg.photometry.measure import COLUMNS, measure, position_offset
 from support.steps import run_step
 from support.synthetic_images import (
@@ -36,7 +36,7 @@ def scene(shape=(900, 900), centre=(30.0, 33.0), spacing=75, snr=(5, 50), noise_
     flux = RMS * rng.uniform(*snr, x.size)
     data = add_sources(smooth_noise(shape, RMS, noise_px, rng), x, y, flux, beam_matrix(BEAM, 6))
     wcs = WCS(header(shape, centre), fix=False).celestial
-    return Plane(data, wcs, BEAM_DEG, freq_hz=FREQ_HZ, mjd=61000.0), x, y, flux
+    return SkyPlane(data, wcs, BEAM_DEG, freq_hz=FREQ_HZ, mjd=61000.0), x, y, flux
 
 
 def fit(plane, x, y):
@@ -49,7 +49,7 @@ def test_noiseless_flux_is_exact_at_any_subpixel_position():
     data = add_sources(np.zeros((640, 640)), x, y, np.full(8, 2.0), beam_matrix(BEAM, 6))
     # Noise far below: an image of zeros has no annulus noise.
     data += smooth_noise(data.shape, 1e-9, 3.6, rng)
-    plane = Plane(data, WCS(header(data.shape, (30.0, 33.0)), fix=False).celestial, BEAM_DEG)
+    plane = SkyPlane(data, WCS(header(data.shape, (30.0, 33.0)), fix=False).celestial, BEAM_DEG)
     assert fit(plane, x, y).flux == pytest.approx(np.full(8, 2.0), rel=2e-5)
 
 
@@ -99,7 +99,7 @@ def test_joint_fit_separates_what_single_fits_do_not():
     x, y, flux = np.array([100.2, 103.1]), np.array([100.4, 102.0]), np.array([1.0, 0.3])
     data = add_sources(np.zeros((300, 300)), x, y, flux, beam_matrix(BEAM, 6))
     data += smooth_noise(data.shape, 1e-9, 3.6, np.random.default_rng(0))
-    plane = Plane(data, WCS(header(data.shape, (30.0, 33.0)), fix=False).celestial, BEAM_DEG)
+    plane = SkyPlane(data, WCS(header(data.shape, (30.0, 33.0)), fix=False).celestial, BEAM_DEG)
     both, alone = fit(plane, x, y), fit(plane, x[1:], y[1:])
     assert both.flux == pytest.approx(flux, rel=1e-4)
     assert both.blended.all() and not alone.blended.any()
@@ -110,7 +110,7 @@ def test_flux_does_not_follow_an_error_in_the_beam():
     plane, x, y, flux = scene(snr=(500, 600))
     wide = add_sources(np.zeros_like(plane.data), x, y, flux, 1.05**2 * beam_matrix(BEAM, 6))
     wide += smooth_noise(wide.shape, RMS, 5.1, np.random.default_rng(0))
-    ratio = fit(Plane(wide, plane.wcs, BEAM_DEG), x, y).flux / flux
+    ratio = fit(SkyPlane(wide, plane.wcs, BEAM_DEG), x, y).flux / flux
     assert np.median(ratio) == pytest.approx(1, abs=0.01)
 
 
@@ -156,7 +156,9 @@ def test_fluxes_follow_an_offset_of_the_whole_image():
     ra, dec = plane.wcs.all_pix2world(x - 1.4, y + 1.0, 0)
     catalog = pd.DataFrame({"name": [str(i) for i in range(x.size)], "ra_deg": ra, "dec_deg": dec})
     catalog = catalog.assign(flux_jy=flux, alpha=0.0)
-    plane = Plane(plane.data, plane.wcs, BEAM_DEG, None, np.ones_like(plane.data), freq_hz=FREQ_HZ)
+    plane = SkyPlane(
+        plane.data, plane.wcs, BEAM_DEG, None, np.ones_like(plane.data), freq_hz=FREQ_HZ
+    )
     options = PhotometryOptions(min_flux_jy=0)
     table = measure(plane, catalog, options)
     assert np.median(table.flux_jy / flux) == pytest.approx(1, abs=0.003)
@@ -247,7 +249,7 @@ def test_spectral_index_reaches_the_catalogue_flux(tmp_path):
     catalog = pd.DataFrame(
         {"name": ["a", "b"], "ra_deg": ra, "dec_deg": dec, "flux_jy": 1.0, "alpha": [-1.0, 0.0]}
     )
-    at_double = Plane(
+    at_double = SkyPlane(
         plane.data, plane.wcs, BEAM_DEG, None, np.ones_like(plane.data), freq_hz=2.8e9
     )
     table = measure(at_double, catalog, PhotometryOptions())
