@@ -30,7 +30,8 @@ from ..core.sidecar import read_sidecar
 from ..core.times import DAY_S
 from ..telescope.beam import TileBeam
 from ..telescope.dsa110 import C_M_S, RAW_NAME
-from .field_model import FieldModel, antenna_uvw, direction_offsets, field_model, phasors, predict
+from ..telescope.phasors import phasors
+from .field_model import FieldModel, antenna_uvw, direction_offsets, field_model, predict
 
 if TYPE_CHECKING:
     import pandas as pd

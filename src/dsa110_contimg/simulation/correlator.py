@@ -27,7 +27,8 @@ from ..catalogs.calibrators import Calibrator
 from ..core.errors import ConfigError
 from ..core.times import DAY_S, MJD_ZERO_JD, utc_of_mjd
 from ..telescope import beam, dsa110
-from ..telescope.dsa110 import C_M_S
+from ..telescope.astrometry import hour_angle_vector
+from ..telescope.phasors import phasors
 
 if TYPE_CHECKING:
     import h5py
@@ -40,11 +41,9 @@ __all__ = [
     "Source",
     "antenna_order",
     "apparent_directions",
-    "cartesian",
     "correlate",
     "file_names",
     "meridian_icrs",
-    "phasors",
     "predict",
     "reference_itrf",
     "trace",
@@ -206,11 +205,6 @@ def _time(mjd: ArrayLike) -> Time:
     return Time(mjd, format="mjd", scale="utc")
 
 
-def cartesian(ha: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return unit vectors in the axes of `Instrument.local_m`."""
-    return np.stack([np.cos(dec) * np.cos(ha), -np.cos(dec) * np.sin(ha), np.sin(dec)], -1)
-
-
 # --------------------------------------------------------------------------------------------------
 # Sky
 
@@ -305,40 +299,21 @@ def trace(
     # Inside an integration the correlator tracks at the sidereal rate; its beam stays put.
     tracked_ha = np.tile(within * dsa110.EARTH_RATE_RAD_S, len(centres))
     dec = np.deg2rad(dec_app_deg)
-    pointing = cartesian(np.zeros(1), np.deg2rad([dec_app_deg + pointing_offset_deg]))[0]
+    pointing = hour_angle_vector(np.zeros(1), np.deg2rad([dec_app_deg + pointing_offset_deg]))[0]
     ra = np.array([s.ra_deg for s in sky])
     directions = np.stack(
-        [cartesian(*apparent_directions(ra, [s.dec_deg for s in sky], t)) for t in mjd]
+        [hour_angle_vector(*apparent_directions(ra, [s.dec_deg for s in sky], t)) for t in mjd]
     )
     chord2 = ((directions - pointing) ** 2).sum(-1)
     sine = np.where(chord2 > 2, 1e9, np.sqrt(chord2 * np.clip(1 - chord2 / 4, 0, None)))
     flux = np.array([s.flux(instrument.freq_hz.min(), mjd[0]) for s in sky])
     ends = np.array([instrument.freq_hz.min(), instrument.freq_hz.max()])[:, None, None]
     seen = beam.airy_from_sine(sine, ends).max((0, 1)) * flux > _PRUNE_JY
-    centre = cartesian(tracked_ha, np.full(len(mjd), dec))
+    centre = hour_angle_vector(tracked_ha, np.full(len(mjd), dec))
     path = np.einsum("ad,tsd->tas", instrument.local_m, directions[:, seen] - centre[:, None])
     return Geometry(
         path, sine[:, seen], tuple(s for s, ok in zip(sky, seen, strict=True) if ok), mjd
     )
-
-
-def phasors(path_m: np.ndarray, freq_hz: np.ndarray) -> np.ndarray:
-    """Return exp(2 pi i nu path / c), complex64 (n_chan, *path.shape), by steps along channels.
-
-    Frequencies are evenly spaced. Phases are reduced in double precision before they are cut.
-    """
-
-    def unit(turns: np.ndarray) -> np.ndarray:
-        angle = (2 * np.pi * (turns - np.round(turns))).astype(np.float32)
-        return np.cos(angle) + 1j * np.sin(angle)
-
-    out = np.empty((len(freq_hz), *path_m.shape), np.complex64)
-    out[0] = unit(path_m * (freq_hz[0] / C_M_S))
-    if len(freq_hz) > 1:
-        step = unit(path_m * ((freq_hz[1] - freq_hz[0]) / C_M_S))
-        for c in range(1, len(freq_hz)):
-            np.multiply(out[c - 1], step, out=out[c])
-    return out
 
 
 def correlate(

@@ -26,6 +26,8 @@ from ..core.files import write_text
 from ..core.options import Fraction, NonNegative, Options, Positive
 from ..core.times import DAY_S, group_id, night_mjd
 from ..telescope import beam, dsa110
+from ..telescope.astrometry import hour_angle_vector
+from ..telescope.phasors import phasors
 from .correlator import (
     SIDEREAL_DAY,
     Geometry,
@@ -33,11 +35,9 @@ from .correlator import (
     Sky,
     Source,
     apparent_directions,
-    cartesian,
     correlate,
     file_names,
     meridian_icrs,
-    phasors,
     trace,
     transit_mjd,
     write_uvh5,
@@ -395,7 +395,7 @@ class _Tile:
         power = self.rfi.power_jy[k, channels]
         if not power.any():
             return np.zeros(1, np.complex64)
-        centre = cartesian(np.zeros(1), np.deg2rad([self.dec_app_deg]))[0]
+        centre = hour_angle_vector(np.zeros(1), np.deg2rad([self.dec_app_deg]))[0]
         path = self.instrument.local_m @ (self.rfi.direction - centre)
         voltage = self.rfi.voltage * phasors(path, freq) * np.sqrt(power)[:, None]
         return (voltage.conj()[:, :, None] * voltage[:, None, :]).astype(np.complex64)

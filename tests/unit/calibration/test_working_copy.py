@@ -29,12 +29,6 @@ def test_prediction_is_the_explicit_sum():
         assert np.abs(model[:, a, b] - expected).max() < 2e-5 * amplitude.sum(axis=0).max()
 
 
-def test_phasors_of_one_channel():
-    assert field_model.phasors(np.array([0.1]), np.array([dsa110.C_M_S]))[0, 0] == pytest.approx(
-        np.exp(0.2j * np.pi), abs=1e-6
-    )
-
-
 def test_antenna_uvw_reproduces_baselines():
     rng = np.random.default_rng(2)
     positions = rng.normal(0, 900, (7, 3))
