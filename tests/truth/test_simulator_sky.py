@@ -76,12 +76,12 @@ def test_a_source_appears_where_and_as_bright_as_it_should(
         variables=False, noise=False, gains=False, rfi=False, dead_antennas=0,
     )  # fmt: skip
     instrument = Instrument.choose(48, 1, 12)
-    plan = simulation.make_plan(options)
-    start = plan.starts[0][0]
+    schedule = simulation.make_schedule(options)
+    start = schedule.starts[0][0]
     ra0, dec0 = (float(v) for v in correlator.meridian_icrs(dec, start + 309.2376 / 172800))
     stretch = 1 / np.cos(np.deg2rad(dec0 + north))
     source = Source("s", (ra0 + east * stretch) % 360, dec0 + north, 2.0, -0.7)
-    tile = simulation._make_tile(options, instrument, plan, [source], {}, 0, 0, start)
+    tile = simulation._make_tile(options, instrument, schedule, [source], {}, 0, 0, start)
     subbands = [0, 5, 10, 15]
     files = simulation.write_group(tile, start, tmp_path)
     uvd = meridian_phased([files[sb] for sb in subbands], dec)

@@ -22,9 +22,9 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Do the step."""
-    from dsa110_contimg.mosaics.mosaic import make
+    from dsa110_contimg.mosaics.mosaic import make_mosaic
 
-    sidecar = make(args.images, args.output, from_args(args, MosaicOptions))
+    sidecar = make_mosaic(args.images, args.output, from_args(args, MosaicOptions))
     for entry in sidecar.qa["left_out"]:
         print(f"left out {entry['tile']}: {entry['reason']}")
     print(f"{args.output}: {sidecar.qa['n_tiles']} tiles, {sidecar.verdict}")

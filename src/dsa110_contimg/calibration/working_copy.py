@@ -47,7 +47,7 @@ BIN_S = 160.0
 
 
 @dataclass(frozen=True)
-class _Tile:
+class _Sampling:
     """What of a Measurement Set does not change from integration to integration."""
 
     antennas: np.ndarray  # ids of those in use
@@ -62,7 +62,7 @@ class _Tile:
     phase_centre_deg: tuple[float, float]
 
 
-def _open_tile(table: Any, ms: Path, uvmin_klambda: float) -> _Tile:
+def _read_sampling(table: Any, ms: Path, uvmin_klambda: float) -> _Sampling:
     from casacore.tables import table as open_table
 
     times = table.getcol("TIME")
@@ -85,7 +85,7 @@ def _open_tile(table: Any, ms: Path, uvmin_klambda: float) -> _Tile:
         )
     antennas, positions = np.unique([antenna1, antenna2], return_inverse=True)
     first, second = positions.reshape(2, -1)
-    return _Tile(
+    return _Sampling(
         antennas,
         first[wanted],
         second[wanted],
@@ -99,7 +99,7 @@ def _open_tile(table: Any, ms: Path, uvmin_klambda: float) -> _Tile:
     )
 
 
-def _bins(tile: _Tile, bin_s: float) -> list[slice]:
+def _bins(tile: _Sampling, bin_s: float) -> list[slice]:
     size = max(1, int(bin_s / tile.integration_s + 1e-6))
     count = math.ceil(len(tile.times_s) / size)
     edges = np.linspace(0, len(tile.times_s), count + 1).round().astype(int)
@@ -192,7 +192,7 @@ class _Averaged:
 
 
 def _turned(
-    table: Any, tile: _Tile, model: FieldModel, beam: TileBeam
+    table: Any, tile: _Sampling, model: FieldModel, beam: TileBeam
 ) -> Iterator[tuple[_Sums, np.ndarray]]:
     """Yield each integration, turned to the calibrator, with its model and its noise."""
     mjd = tile.times_s.mean() / DAY_S
@@ -232,7 +232,7 @@ def _subband(freq_hz: np.ndarray) -> int:
 
 
 def _average(
-    table: Any, tile: _Tile, model: FieldModel, beam: TileBeam, fine: int, coarse: int
+    table: Any, tile: _Sampling, model: FieldModel, beam: TileBeam, fine: int, coarse: int
 ) -> tuple[list[_Averaged], list[_Averaged]]:
     """Return the bins of the two copies, channels merged by `fine` and by `coarse`."""
     bins: list[_Averaged] = []
@@ -294,7 +294,7 @@ def write_working_copy(
     from casacore.tables import table as open_table
 
     with open_table(os.fspath(ms), ack=False) as table:
-        tile = _open_tile(table, ms, uvmin_klambda)
+        tile = _read_sampling(table, ms, uvmin_klambda)
         beam = _pointings(ms, tile)
         model = field_model(calibrator, catalog, beam)
         sizes = _merged(tile.freq_hz, channel_average), _subband(tile.freq_hz)
@@ -325,7 +325,7 @@ def write_working_copy(
     }
 
 
-def _pointings(ms: Path, tile: _Tile) -> TileBeam:
+def _pointings(ms: Path, tile: _Sampling) -> TileBeam:
     """Return the beam at the integrations of a tile, from the pointing in its sidecar."""
     pointing = read_sidecar(ms)["qa"].get("pointing")
     if pointing is None:
@@ -351,7 +351,9 @@ _SUBTABLES = (
 )
 
 
-def _write_ms(ms: Path, out: Path, tile: _Tile, freq_hz: np.ndarray, bins: list[_Averaged]) -> None:
+def _write_ms(
+    ms: Path, out: Path, tile: _Sampling, freq_hz: np.ndarray, bins: list[_Averaged]
+) -> None:
     from casacore import tables
 
     n_rows, (n_chan, n_pol) = len(tile.rows), bins[0].data.shape[1:]

@@ -88,14 +88,14 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
     path = config.results / "runs" / f"{record['run_id']}.json"
     _write(path, record)
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "events"
-        told.touch()
-        os.environ[EVENTS] = str(told)
+        reported = Path(folder) / "events"
+        reported.touch()
+        os.environ[EVENTS] = str(reported)
         try:
             yield record
         finally:
             del os.environ[EVENTS]
-            ended = Counter(event["end"] for event in _parse(told))
+            ended = Counter(event["end"] for event in _parse(reported))
             record["jobs_done"], record["jobs_failed"] = ended["done"], ended["failed"]
             record["ended_utc"] = utc_now()
             if record["exit_status"] == 0 and not ended:

@@ -32,7 +32,7 @@ from .presets import Recipe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["blank", "make"]
+__all__ = ["blank", "make_products"]
 
 #: A catalogued source counts as known from this signal-to-noise ratio, and so many at most.
 KNOWN_SNR, MOST_KNOWN = 3.0, 500
@@ -42,7 +42,7 @@ MOST_CORRECTED, BANDS = 20, 8
 MOST_ROUNDS = 5
 
 
-def make(
+def make_products(
     job: Job,
     imaged: Imaged,
     planes: dict[str, np.ndarray],

@@ -33,7 +33,7 @@ from ..core.programs import program, run_as_program, run_tool
 from ..core.times import DAY_S
 from ..ms.tile import Tile
 
-__all__ = ["Round", "Rounds", "Solved", "correct", "image_quality", "improve", "rounds_of"]
+__all__ = ["Round", "Rounds", "Solved", "apply_gains", "image_quality", "improve", "rounds_of"]
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ def _parts(n_rows: int) -> list[tuple[int, int]]:
     return [(start, min(ROWS_AT_ONCE, n_rows - start)) for start in starts]
 
 
-def correct(tile: Tile, solved: Solved, out: Path) -> Tile:
+def apply_gains(tile: Tile, solved: Solved, out: Path) -> Tile:
     """Write a copy of a tile whose data are divided by the gains of its antennas.
 
     Weights stay: they are those that the image's beam and noise were computed with, and gains near
@@ -518,7 +518,7 @@ def _attempt(
         # A flux is a mean over products of two gains, which weights make one of fewer antennas.
         uncertainty = 2 * solved.scatter(present)[1] / np.sqrt(len(present))
     entry["phase_scatter_deg"], entry["amplitude_scatter"] = solved.scatter(present)
-    tile = correct(best.tile, solved, folder / "tile.ms")
+    tile = apply_gains(best.tile, solved, folder / "tile.ms")
     picture = image(tile, folder)
     if picture is None:
         return "its image could not be made", None

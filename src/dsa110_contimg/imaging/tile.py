@@ -136,7 +136,9 @@ def image_tile(
 
             with clock("optional"):
                 if imaged is not None and imaged.beam is not None:
-                    sidecar.qa |= optional.make(job, imaged, planes, facts, scratch, sidecar)
+                    sidecar.qa |= optional.make_products(
+                        job, imaged, planes, facts, scratch, sidecar
+                    )
                 else:
                     optional.blank(job, facts, scratch)
         with clock("write"):

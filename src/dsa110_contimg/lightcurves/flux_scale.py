@@ -93,14 +93,14 @@ def epoch_scale(flux: np.ndarray, error: np.ndarray, floor: float = 0.0) -> Epoc
         if np.array_equal(before[0], steady) and abs(systematic - before[1]) < 1e-5:
             break
     n_reference = (known & steady[:, None]).sum(0)
-    told = n_reference >= REFERENCE_N
-    if told.any():
-        b = b - np.median(b[told])
+    determined = n_reference >= REFERENCE_N
+    if determined.any():
+        b = b - np.median(b[determined])
     with np.errstate(divide="ignore"):
         b_error = 1 / np.sqrt(weight.sum(0))
     return EpochScale(
-        np.where(told, np.exp(b), 1.0),
-        np.where(told, np.exp(b) * b_error, 0.0),
+        np.where(determined, np.exp(b), 1.0),
+        np.where(determined, np.exp(b) * b_error, 0.0),
         n_reference,
         float(systematic),
         steady,
@@ -269,9 +269,9 @@ def _against(frozen: pd.DataFrame, flux, error, floor: float) -> tuple | None:
 
 def _freeze(sources, flux, error, scales: pd.DataFrame) -> pd.DataFrame:
     """Return the steady sources of a block: weighted means on the common scale and their errors."""
-    told = (scales.n_reference >= REFERENCE_N).to_numpy()
+    determined = (scales.n_reference >= REFERENCE_N).to_numpy()
     with np.errstate(invalid="ignore", divide="ignore"):
-        known = (flux > 0) & (error > 0) & told
+        known = (flux > 0) & (error > 0) & determined
         snr = np.where(known, flux / error, np.nan)
         y = np.log(np.where(known, flux, 1) / scales.scale.to_numpy())
         sigma = np.hypot(error / flux, (scales.scale_error / scales.scale).to_numpy())

@@ -139,9 +139,9 @@ def _score(flux: np.ndarray, error: np.ndarray, h: np.ndarray):
     unit = np.maximum(w.max(1, keepdims=True), 1e-300)
     snr = _fit(*(a.astype(np.float32) for a in (w / unit, f, h)), _LEAST_SHAPE)[0]
     which = snr.argmax(1)
-    told = (known.sum(1) >= LEAST_EPOCHS) & (snr.max(1) != 0)
+    enough = (known.sum(1) >= LEAST_EPOCHS) & (snr.max(1) != 0)
     chosen = _fit(w[:, None], f[:, None], h[:, which].T[..., None], 0.0)
-    best, amplitude, offset = (np.where(told, a[:, 0, 0], 0) for a in chosen)
+    best, amplitude, offset = (np.where(enough, a[:, 0, 0], 0) for a in chosen)
     with np.errstate(invalid="ignore", divide="ignore"):
         return best, which, amplitude / (constant + offset)
 
@@ -159,9 +159,9 @@ def _fit(w: np.ndarray, f: np.ndarray, h: np.ndarray, least: float):
     sum_h, sum_hh, sum_fh = w @ h, w @ h**2, (w * f) @ h
     with np.errstate(invalid="ignore", divide="ignore"):
         information = sum_hh - sum_h**2 / sum_w
-        told = information > least * sum_hh
-        amplitude = np.where(told, (sum_fh - sum_f * sum_h / sum_w) / information, 0)
-        score = np.where(told, amplitude * np.sqrt(np.maximum(information, 0)), 0)
+        measurable = information > least * sum_hh
+        amplitude = np.where(measurable, (sum_fh - sum_f * sum_h / sum_w) / information, 0)
+        score = np.where(measurable, amplitude * np.sqrt(np.maximum(information, 0)), 0)
         return score, amplitude, (sum_f - amplitude * sum_h) / sum_w
 
 

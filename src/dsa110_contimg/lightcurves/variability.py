@@ -272,10 +272,10 @@ def add_templates(
     best = pd.concat(matches).sort_values("template_score", ascending=False, kind="stable")
     best = best[~best.index.duplicated()].reindex(measures.source_id).reset_index(drop=True)
     best.index = measures.index
-    told = best.template_score > 0
-    out[best.columns] = best.where(told)
-    out["template"] = out["template"].astype(object).where(told, "")
-    by_template = np.where(told, templates.log10_false_alarm(best.template_score, trials), 0.0)
+    matched = best.template_score > 0
+    out[best.columns] = best.where(matched)
+    out["template"] = out["template"].astype(object).where(matched, "")
+    by_template = np.where(matched, templates.log10_false_alarm(best.template_score, trials), 0.0)
     both = np.fmin(out.log10_false_alarm, by_template) + np.log10(2)
     # Long enough in one window for templates to be a second test, whether one was found or not.
     out["log10_false_alarm"] = out.log10_false_alarm.where(

@@ -24,7 +24,7 @@ from ..core.robust import MAD_TO_SIGMA, mad
 from ..maps.beams import convolve
 from ..maps.planes import read_plane
 from .sections import Section, grid
-from .tiles import Tile
+from .tiles import TileImage
 
 __all__ = ["coadd"]
 
@@ -66,7 +66,7 @@ class Coadd:
 
 
 def layers(
-    tile: Tile, target, scale: float = 1.0
+    tile: TileImage, target, scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Return a tile at the target beam, fluxes multiplied by `scale`.
 
@@ -153,7 +153,7 @@ def coadd(section: Section, target, options: MosaicOptions, scale: float = 1.0) 
     return result
 
 
-def _box(tile: Tile, wcs: WCS, shape) -> tuple[int, int, int, int] | None:
+def _box(tile: TileImage, wcs: WCS, shape) -> tuple[int, int, int, int] | None:
     """Return first and last row and column of a tile on the grid, or None if it is not on it."""
     x, y = wcs.all_world2pix(tile.ra_deg, tile.dec_deg, 0)
     known = np.isfinite(x) & np.isfinite(y)

@@ -13,12 +13,12 @@ from astropy.wcs import WCS
 from .. import __version__
 from ..core.times import DAY_S, night_of
 from ..telescope.dsa110 import TILE_S
-from .tiles import Tile
+from .tiles import TileImage
 
 # --- the product ----------------------------------------------------------------------------------
 
 
-def mosaic_header(wcs: WCS, tiles: list[Tile], beam, cards: dict) -> fits.Header:
+def mosaic_header(wcs: WCS, tiles: list[TileImage], beam, cards: dict) -> fits.Header:
     """Return the header of one image: four axes, times, telescope, beam, and `cards`."""
     first = tiles[0].header
     header = fits.Header()

@@ -43,7 +43,7 @@ from ..maps.restore import fit_beam, restore
 from ..ms import tile as tile_ms
 from ..telescope import dsa110
 from .headers import mosaic_header
-from .tiles import Tile, open_tile
+from .tiles import TileImage, open_tile
 
 __all__ = ["image_field", "turn"]
 
@@ -107,7 +107,7 @@ def turn(source: Path, target: Path, centre_deg: tuple[float, float], weight: fl
     return total
 
 
-def beam_at(tile: Tile, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+def beam_at(tile: TileImage, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return a tile's beam in some directions; 0 where its image does not reach."""
     pb = np.nan_to_num(read_plane(companion(tile.path, "pb")))
     x, y = tile.wcs.all_world2pix(ra_deg, dec_deg, 0)
@@ -209,7 +209,7 @@ def image_field(
 
 
 def _deconvolve(
-    tiles: list[Tile], shares, centre, recipe: Recipe, options: JointOptions,
+    tiles: list[TileImage], shares, centre, recipe: Recipe, options: JointOptions,
     scratch: Path, sidecar: Sidecar, threads: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
     """Clean the turned tiles together; return model, residual and psf, and the response B."""

@@ -22,7 +22,7 @@ from ..photometry.epoch_correction import Correction, measure_correction
 from .coadd import Coadd, coadd
 from .headers import epoch_id, mosaic_header
 from .sections import sections
-from .tiles import Tile, gather
+from .tiles import TileImage, gather
 
 #: A correction of the flux scale beyond this is worth a warning.
 LARGE_CORRECTION = 0.1
@@ -31,7 +31,7 @@ LARGE_CORRECTION = 0.1
 # --- adding ---------------------------------------------------------------------------------------
 
 
-def correct(tile: Tile, correction: Correction) -> Tile:
+def shifted(tile: TileImage, correction: Correction) -> TileImage:
     """Return a tile whose coordinates have the epoch's shift."""
     east, north = (a / 3600 for a in correction.shift_arcsec)
 
@@ -44,7 +44,7 @@ def correct(tile: Tile, correction: Correction) -> Tile:
     return replace(tile, wcs=wcs, ra_deg=ra, dec_deg=dec)
 
 
-def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
+def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
     """Make a mosaic with its maps; write its sidecar and return it.
 
     Each section of the sky is one HDU of the image and of the rms map. In the weight map, the map
@@ -55,7 +55,7 @@ def make(paths: list[Path], output: Path, options: MosaicOptions) -> Sidecar:
     correction = Correction()
     if options.correct_epoch:
         correction = measure_correction(_photometry(tile.path) for tile in tiles)
-        tiles = [correct(tile, correction) for tile in tiles] if correction.moved else tiles
+        tiles = [shifted(tile, correction) for tile in tiles] if correction.moved else tiles
     sidecar = Sidecar(
         "mosaic", inputs=sorted(paths, key=parse_group), parameters=options.model_dump()
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.wcs import WCS
 
-from .tiles import Tile
+from .tiles import TileImage
 
 __all__ = ["grid", "sections"]
 
@@ -35,9 +35,9 @@ class Section:
 
     Attributes
     ----------
-    own : list of Tile
+    own : list of TileImage
         Tiles whose middles lie in it.
-    tiles : list of Tile
+    tiles : list of TileImage
         All tiles of its strip; those that reach into it contribute.
     ra_range_deg : (float, float)
         Limits in right ascension relative to the middle, deg; infinite at the strip's ends.
@@ -45,8 +45,8 @@ class Section:
         Direction of its middle, ICRS.
     """
 
-    own: list[Tile]
-    tiles: list[Tile]
+    own: list[TileImage]
+    tiles: list[TileImage]
     ra_range_deg: tuple[float, float]
     middle_deg: tuple[float, float]
 
@@ -54,7 +54,7 @@ class Section:
 # --- geometry -------------------------------------------------------------------------------------
 
 
-def sections(tiles: list[Tile]) -> list[Section]:
+def sections(tiles: list[TileImage]) -> list[Section]:
     """Split tiles into strips where the sky jumps, and strips into sections.
 
     Positions decide, not times: a strip goes on through RA 0, and a night that comes back to where
@@ -86,7 +86,7 @@ def _runs(items: list, values, gap: float) -> Iterator[list]:
             yield [items[i] for i in part]
 
 
-def _cut(strip: list[Tile], ra: np.ndarray, stretch: float) -> list[Section]:
+def _cut(strip: list[TileImage], ra: np.ndarray, stretch: float) -> list[Section]:
     count = int(np.ceil(max((ra[-1] - ra[0]) * stretch, 1e-9) / SECTION_DEG))
     parts = np.array_split(np.arange(len(strip)), min(count, len(strip)))
     found = []

@@ -17,14 +17,14 @@ from ..core.sidecar import read_sidecar
 from ..maps.planes import beam_deg, celestial, flat, mean_mjd
 from ..telescope.beam import unit_vector
 
-__all__ = ["Tile", "gather", "open_tile"]
+__all__ = ["TileImage", "gather", "open_tile"]
 
 #: A tile whose beam area exceeds this many times the median would spoil the common beam.
 BEAM_OUTLIER = 2.0
 
 
 @dataclass(frozen=True)
-class Tile:
+class TileImage:
     """A tile that goes into a mosaic.
 
     Attributes
@@ -75,7 +75,7 @@ class Tile:
 # --- tiles ----------------------------------------------------------------------------------------
 
 
-def open_tile(path: Path, options: MosaicOptions) -> Tile:
+def open_tile(path: Path, options: MosaicOptions) -> TileImage:
     """Read what is to be known of a tile before it is added.
 
     Raises
@@ -103,7 +103,7 @@ def open_tile(path: Path, options: MosaicOptions) -> Tile:
         raise DataError(f"its primary beam is nowhere above {options.pb_limit:g}")
     ra, dec = wcs.all_pix2world(column[enough], row[enough], 0)
     anchor = (record.get("qa") or {}).get("flux_anchor")
-    return Tile(
+    return TileImage(
         parse_group(path),
         Path(path),
         header,
@@ -119,7 +119,7 @@ def open_tile(path: Path, options: MosaicOptions) -> Tile:
 
 def gather(
     paths: Iterable[Path], options: MosaicOptions
-) -> tuple[list[Tile], list[dict[str, str]]]:
+) -> tuple[list[TileImage], list[dict[str, str]]]:
     """Return the tiles that can be added, in order of time, and those left out with the reason."""
     tiles, left_out = [], []
     for path in sorted(map(Path, paths), key=parse_group):

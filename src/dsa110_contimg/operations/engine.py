@@ -118,7 +118,7 @@ class Engine:
                     self.config, plan.groups, event["wildcards"], event.get("command", "")
                 ),
             )
-            for event in failures.told(events)
+            for event in failures.failed(events)
         ]
         if stopped and not failed:
             status = 0  # what is left is for the next run

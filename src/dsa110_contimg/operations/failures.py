@@ -33,6 +33,7 @@ __all__ = [
     "classify",
     "clear",
     "describe",
+    "failed",
     "fingerprint",
     "holds",
     "may_pass",
@@ -41,7 +42,6 @@ __all__ = [
     "read",
     "read_all",
     "retried",
-    "told",
 ]
 
 #: How often a job is tried again, by the cause of its failure. ``transient``: disk, network, an
@@ -277,7 +277,7 @@ def clear(layout: Layout, event: Mapping[str, Any]) -> None:
         path.unlink(missing_ok=True)
 
 
-def told(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def failed(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the failed jobs among the events of a run, one for each record.
 
     A job that failed and succeeded when it was tried again has not failed. Of several in one place

@@ -254,8 +254,8 @@ def _event(event: tuple[str, float] | None, now: float) -> dict[str, Any] | None
     if event is None:
         return None
     name, moment = event
-    told = {"time_utc": utc_of_unix(moment), "age_s": round(now - moment)}
-    return {"group": name} | told if name else told
+    when = {"time_utc": utc_of_unix(moment), "age_s": round(now - moment)}
+    return {"group": name} | when if name else when
 
 
 def _running(results: Path) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def find(plane: SkyPlane, catalog: pd.DataFrame, options: BlindOptions) -> pd.Da
     Parameters
     ----------
     plane : SkyPlane
-        Part of a mosaic, from `photometry.open_planes`.
+        Part of a mosaic, from `open_planes`.
     catalog : DataFrame
         As `read_catalog` returns it.
     options : BlindOptions

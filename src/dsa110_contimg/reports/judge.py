@@ -134,7 +134,7 @@ def load_group(folder: Path) -> tuple[dict[str, dict], list[str]]:
 FAILURES = ("failure", "failure.calibrate")
 
 
-def told(failure: Mapping[str, Any]) -> str:
+def describe_failure(failure: Mapping[str, Any]) -> str:
     """Say in one line what failed and what becomes of it, from the record of a failed job."""
     tries = failure.get("attempts", 1)
     after = f"after {_of(tries, 'attempt')}"
@@ -308,7 +308,7 @@ def judge_tile(
 
     failure = sidecars.get("failure")
     if failure:
-        reasons.append(told(failure))
+        reasons.append(describe_failure(failure))
     image_verdicts = [v for k, v in verdicts.items() if k not in TABLES]
     stage = next((STAGES[k] for k in reversed(STAGES) if k in sidecars), "not begun")
     arrival = (listed or {}).get("state", "complete")
@@ -403,7 +403,7 @@ def judge_calibration(group: str, sidecars: Mapping[str, dict]) -> dict[str, Any
         "start_mjd": round(group_mjd(group), 6),
         "calibrator": merged.get("calibrator"),
         "verdict": "fail" if failure else worst(t.get("verdict") for t in tables.values()),
-        "reasons": [told(f) for f in [failure] if f]
+        "reasons": [describe_failure(f) for f in [failure] if f]
         + list(dict.fromkeys(r for t in tables.values() for r in t.get("reasons", []))),
         "tables": sorted(tables),
         "figures": {n: v for n, v in merged.items() if isinstance(v, int | float | str)},
@@ -577,7 +577,9 @@ def _verdict(night: Mapping[str, Any], options: QaOptions) -> tuple[str, list[st
             )
     if counts["groups"] and not counts["calibrations"]:
         light.append("no calibrator transit was solved on this night")
-    light += [told(f) for f in night["failures"] if "group" not in (f.get("wildcards") or {})]
+    light += [
+        describe_failure(f) for f in night["failures"] if "group" not in (f.get("wildcards") or {})
+    ]
     if usable and mosaic is None:
         light.append("there is no mosaic of the night")
     for m in night["mosaics"]:

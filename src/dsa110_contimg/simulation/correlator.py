@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from astropy.time import Time
 
 __all__ = [
-    "Geometry",
     "Instrument",
     "Sky",
     "Source",
+    "Tracks",
     "antenna_order",
     "apparent_directions",
     "correlate",
@@ -271,7 +271,7 @@ Sky = Sequence[Source]
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Tracks:
     """Sources as a tile sees them, at each instant (n_time * sub_integrations)."""
 
     path_m: np.ndarray  # (n_instant, n_ant, n_source): r . (s - s0)
@@ -287,7 +287,7 @@ def trace(
     dec_app_deg: float,
     pointing_offset_deg: float,
     sub_integrations: int,
-) -> Geometry:
+) -> Tracks:
     """Return where a tile's sources are at each instant, those left out that nothing sees.
 
     Parameters as for `predict`.
@@ -311,20 +311,18 @@ def trace(
     seen = beam.airy_from_sine(sine, ends).max((0, 1)) * flux > _PRUNE_JY
     centre = hour_angle_vector(tracked_ha, np.full(len(mjd), dec))
     path = np.einsum("ad,tsd->tas", instrument.local_m, directions[:, seen] - centre[:, None])
-    return Geometry(
-        path, sine[:, seen], tuple(s for s, ok in zip(sky, seen, strict=True) if ok), mjd
-    )
+    return Tracks(path, sine[:, seen], tuple(s for s, ok in zip(sky, seen, strict=True) if ok), mjd)
 
 
 def correlate(
-    geometry: Geometry, k: int, sub: int, freq_hz: np.ndarray, drift: np.ndarray
+    tracks: Tracks, k: int, sub: int, freq_hz: np.ndarray, drift: np.ndarray
 ) -> np.ndarray:
     """Return the visibilities of one integration, (n_chan, n_ant, n_ant): first, second antenna."""
     total = np.zeros((), np.complex64)
     for t in range(k * sub, (k + 1) * sub):
-        seen = beam.airy_from_sine(geometry.sine[t], freq_hz[:, None])
-        flux = np.array([s.flux(freq_hz, geometry.mjd[t]) for s in geometry.sky]).T
-        voltage = phasors(geometry.path_m[t], freq_hz) * drift[:, None]
+        seen = beam.airy_from_sine(tracks.sine[t], freq_hz[:, None])
+        flux = np.array([s.flux(freq_hz, tracks.mjd[t]) for s in tracks.sky]).T
+        voltage = phasors(tracks.path_m[t], freq_hz) * drift[:, None]
         weighted = (flux * seen / sub).astype(np.float32)[:, None] * voltage.conj()
         total = total + weighted @ voltage.transpose(0, 2, 1)
     return total
@@ -362,14 +360,14 @@ def predict(
     complex64 (n_time, n_baseline, n_subband * channels)
         Jy; both polarisations alike.
     """
-    geometry = trace(instrument, sky, start_mjd, dec_app_deg, pointing_offset_deg, sub_integrations)
+    tracks = trace(instrument, sky, start_mjd, dec_app_deg, pointing_offset_deg, sub_integrations)
     first, second = instrument.baselines
     drift = np.ones(len(instrument.antennas), np.complex64)
     return np.concatenate(
         [
             np.stack(
                 [
-                    correlate(geometry, k, sub_integrations, instrument.freq_hz[sb], drift)[
+                    correlate(tracks, k, sub_integrations, instrument.freq_hz[sb], drift)[
                         :, first, second
                     ].T
                     for k in range(instrument.integrations)

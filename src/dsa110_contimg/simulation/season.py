@@ -30,10 +30,10 @@ from ..telescope.astrometry import hour_angle_vector
 from ..telescope.phasors import phasors
 from .correlator import (
     SIDEREAL_DAY,
-    Geometry,
     Instrument,
     Sky,
     Source,
+    Tracks,
     apparent_directions,
     correlate,
     file_names,
@@ -47,7 +47,7 @@ __all__ = [
     "PRESETS",
     "SimulationOptions",
     "Truth",
-    "make_plan",
+    "make_schedule",
     "make_sky",
     "read_truth",
     "simulate",
@@ -159,18 +159,19 @@ _SMALL_IMAGING = {"size_px": 1920, "cell_arcsec": 6.0}
 # Sky
 
 
-def make_sky(options: SimulationOptions, plan: Plan) -> list[Source]:
+def make_sky(options: SimulationOptions, schedule: Schedule) -> list[Source]:
     """Return the sources of a strip: the calibrator, random ones, and variable ones.
 
     The random ones follow N(>S) proportional to 1/S, and lie at least 3 arcmin from one another.
     """
     rng = np.random.default_rng([options.seed, 1])
-    sky = [Source.from_calibrator(plan.calibrator)] if plan.calibrator else []
-    ra, dec = meridian_icrs(plan.dec_app_deg, np.array(plan.starts[0]) + dsa110.TILE_S / 172800)
-    if plan.calibrator and options.neighbour_share:
+    sky = [Source.from_calibrator(schedule.calibrator)] if schedule.calibrator else []
+    middles = np.array(schedule.starts[0]) + dsa110.TILE_S / 172800
+    ra, dec = meridian_icrs(schedule.dec_app_deg, middles)
+    if schedule.calibrator and options.neighbour_share:
         sky += _neighbours(sky[0], options.neighbour_share, rng)
     if options.variables:
-        sky += _variables(options, plan, ra, dec)
+        sky += _variables(options, schedule, ra, dec)
     span = (ra[-1] - ra[0]) % 360
     margin = options.half_width_deg / np.cos(np.deg2rad(dec[0]))
     low, high = 1 / options.max_flux_jy, 1 / options.min_flux_jy
@@ -210,12 +211,12 @@ def _neighbours(centre: Source, share: float, rng: np.random.Generator) -> list[
 
 
 def _variables(
-    options: SimulationOptions, plan: Plan, ra: np.ndarray, dec: np.ndarray
+    options: SimulationOptions, schedule: Schedule, ra: np.ndarray, dec: np.ndarray
 ) -> list[Source]:
     """Return a deep dip and a weaker flare, away from the calibrator, both in well-seen places."""
-    night = max(0, len(plan.starts) - 2)
+    night = max(0, len(schedule.starts) - 2)
     tile = len(ra) // 2
-    peak = float(np.mean(plan.starts[night]))
+    peak = float(np.mean(schedule.starts[night]))
     dip = float(ra[tile] % 360), float(dec[tile] + 0.3)
     flare = float(ra[-1] % 360), float(dec[-1] - 0.35)
     return [
@@ -340,12 +341,12 @@ def _satellite(n_time: int, n_chan: int, rng: np.random.Generator) -> np.ndarray
 
 
 @dataclass(frozen=True)
-class _Tile:
+class _Observation:
     """All that a subband of a tile is made from."""
 
     instrument: Instrument
     options: SimulationOptions
-    geometry: Geometry
+    tracks: Tracks
     gains: np.ndarray  # (n_ant, 16 * channels, 2)
     drift: np.ndarray  # (n_time, n_ant)
     rfi: Interference
@@ -370,7 +371,7 @@ class _Tile:
             noise_scale = (np.abs(pair_gains) * instrument.noise_jy(options.sefd_jy)).astype("f4")
         sky_gains = pair_gains * self._alive()[:, None, None]
         for k in range(instrument.integrations):
-            sky = correlate(self.geometry, k, options.sub_integrations, freq, self.drift[k])
+            sky = correlate(self.tracks, k, options.sub_integrations, freq, self.drift[k])
             sky += self._interference(k, channels, freq)
             pairs = sky[:, first, second].T
             if options.noise:
@@ -412,7 +413,7 @@ class _Tile:
 
 
 def write_group(
-    tile: _Tile, start_mjd: float, folder: Path, subbands: int = dsa110.N_SUBBANDS
+    tile: _Observation, start_mjd: float, folder: Path, subbands: int = dsa110.N_SUBBANDS
 ) -> list[Path]:
     """Make and write the first so many subbands of a tile; return their paths, sb00 first."""
     rng = np.random.default_rng([tile.options.seed, 9, tile.number])
@@ -435,7 +436,7 @@ def write_group(
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """When and where to observe: the starts of each night's tiles, one pointing declination."""
 
     starts: tuple[tuple[float, ...], ...]
@@ -443,8 +444,8 @@ class Plan:
     calibrator: Calibrator | None
 
 
-def make_plan(options: SimulationOptions) -> Plan:
-    """Return the plan of a season: contiguous tiles, the first about the calibrator's transit."""
+def make_schedule(options: SimulationOptions) -> Schedule:
+    """Return when a season observes: contiguous tiles, the first about the transit."""
     try:
         mjd = night_mjd(options.date)
     except ValueError:
@@ -469,7 +470,7 @@ def make_plan(options: SimulationOptions) -> Plan:
     if options.tiles > 1:
         offsets[-1] += options.gap_s / DAY_S
     starts = tuple(tuple(float(t) for t in transit + offsets) for transit in transits)
-    return Plan(starts, dec_app, calibrator)
+    return Schedule(starts, dec_app, calibrator)
 
 
 @dataclass(frozen=True)
@@ -541,28 +542,28 @@ def simulate(
                 tell(f"simulation in {out} is there already")
             return truth
     instrument = Instrument.choose(options.antennas, options.channels, options.integrations)
-    plan = make_plan(options)
-    sky = make_sky(options, plan)
+    schedule = make_schedule(options)
+    sky = make_sky(options, schedule)
     dead = dead_antennas(options, instrument)
     for name in ("incoming", "truth"):
         (out / name).mkdir(parents=True, exist_ok=True)
     groups = {}
-    tiles = [(n, start) for n, starts in enumerate(plan.starts) for start in starts]
+    tiles = [(n, start) for n, starts in enumerate(schedule.starts) for start in starts]
     for number, (night, start) in enumerate(tiles):
         began = time.monotonic()
-        tile = _make_tile(options, instrument, plan, sky, dead, night, number, start)
-        missing = options.missing_subbands if start == plan.starts[night][-1] else 0
+        tile = _make_tile(options, instrument, schedule, sky, dead, night, number, start)
+        missing = options.missing_subbands if start == schedule.starts[night][-1] else 0
         files = write_group(tile, start, out / "incoming", dsa110.N_SUBBANDS - missing)
         name = group_id(start)
         _write_group_truth(out / "truth", name, tile)
-        ra, dec = meridian_icrs(plan.dec_app_deg, start + dsa110.TILE_S / 172800)
+        ra, dec = meridian_icrs(schedule.dec_app_deg, start + dsa110.TILE_S / 172800)
         groups[name] = {
             "start_mjd": start,
-            "dec_app_deg": plan.dec_app_deg,
+            "dec_app_deg": schedule.dec_app_deg,
             "ra_deg": float(ra),
             "dec_deg": float(dec),
-            "calibrator": plan.calibrator.name
-            if plan.calibrator and start in _firsts(plan)
+            "calibrator": schedule.calibrator.name
+            if schedule.calibrator and start in _firsts(schedule)
             else None,
             "files": [str(f.relative_to(out)) for f in files],
         }
@@ -574,44 +575,44 @@ def simulate(
     return truth
 
 
-def _firsts(plan: Plan) -> Iterator[float]:
-    return (starts[0] for starts in plan.starts)
+def _firsts(schedule: Schedule) -> Iterator[float]:
+    return (starts[0] for starts in schedule.starts)
 
 
 def _make_tile(
     options: SimulationOptions,
     instrument: Instrument,
-    plan: Plan,
+    schedule: Schedule,
     sky: Sky,
     dead: dict[int, str],
     night: int,
     number: int,
     start: float,
-) -> _Tile:
-    hours = (instrument.times_mjd(start) - plan.starts[night][0]) * 24
-    last_of_night = start == plan.starts[night][-1]
-    return _Tile(
+) -> _Observation:
+    hours = (instrument.times_mjd(start) - schedule.starts[night][0]) * 24
+    last_of_night = start == schedule.starts[night][-1]
+    return _Observation(
         instrument=instrument,
         options=options,
-        geometry=trace(
+        tracks=trace(
             instrument,
             sky,
             start,
-            plan.dec_app_deg,
+            schedule.dec_app_deg,
             options.pointing_offset_deg,
             options.sub_integrations,
         ),
         gains=make_gains(instrument, options, night),
         drift=make_drift(options, night, len(instrument.antennas), hours).astype(np.complex64),
         rfi=make_rfi(instrument, options, number),
-        dec_app_deg=plan.dec_app_deg,
+        dec_app_deg=schedule.dec_app_deg,
         number=number,
         dead=dead,
         last=options.last_integration if last_of_night else "data",
     )
 
 
-def _write_group_truth(folder: Path, name: str, tile: _Tile) -> None:
+def _write_group_truth(folder: Path, name: str, tile: _Observation) -> None:
     middle = tile.drift[len(tile.drift) // 2][:, None, None]
     np.savez(
         folder / f"{name}.gains.npz",

@@ -169,7 +169,7 @@ def test_a_step_ends_with_one_line_for_people_and_one_for_programs(tmp_path):
 
 
 def test_a_bug_keeps_its_traceback(tmp_path):
-    wrong = "from dsa110_contimg.mosaics import mosaic; mosaic.make = lambda *a: {}['no']"
+    wrong = "from dsa110_contimg.mosaics import mosaic; mosaic.make_mosaic = lambda *a: {}['no']"
     done = step("mosaic", str(tmp_path / "out.fits"), "in.fits", setup=wrong)
     assert "Traceback" in done.stderr
     assert told(done) == {"cause": "bug", "message": "KeyError: 'no'", "status": 1}

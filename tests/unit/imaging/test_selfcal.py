@@ -115,7 +115,7 @@ def go(tmp_path, monkeypatch, qualities, flagged=0.0):
         out.mkdir()
         return Data(out)
 
-    monkeypatch.setattr(selfcal, "correct", corrected)
+    monkeypatch.setattr(selfcal, "apply_gains", corrected)
     images = iter(qualities)
     return selfcal.improve(
         Data(tmp_path / "original.ms"),

@@ -117,10 +117,10 @@ def test_of_jobs_that_travelled_together_the_one_that_tells_counts(tmp_path):
     dumb = event(tmp_path, "") | {"rule": "image", "log": str(tmp_path / "absent.log")}
     tells = event(tmp_path, told("data"), rule="apply")
     for events in ([dumb, tells], [tells, dumb]):
-        assert [e["rule"] for e in failures.told(events)] == ["apply"]
+        assert [e["rule"] for e in failures.failed(events)] == ["apply"]
     other = event(tmp_path, told("data"), "image", {**GROUP, "group": "20260210T001945"})
     done = event(tmp_path, "", rule="group") | {"end": "done"}
-    assert len(failures.told([tells, other, done])) == 2
+    assert len(failures.failed([tells, other, done])) == 2
 
 
 def test_a_record_that_cannot_be_read_keeps_nothing_from_being_tried(layout):

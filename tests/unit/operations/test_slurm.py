@@ -161,7 +161,7 @@ KILL = {"cause": "compute", "message": "killed by the cluster"}
 
 def test_a_job_that_succeeds_at_last_has_not_failed():
     events = [event("failed", 1, kill=KILL), event("done", 2)]
-    assert failures.told(events) == []
+    assert failures.failed(events) == []
     (failure,) = failures.retried(events)
     assert (failure.state, failure.attempts, failure.message) == (
         "retried",
@@ -173,7 +173,7 @@ def test_a_job_that_succeeds_at_last_has_not_failed():
 def test_all_attempts_of_a_run_count(tmp_path):
     layout = Layout(tmp_path)
     events = [event("failed", attempt, kill=KILL) for attempt in (1, 2, 3)]
-    (last,) = failures.told(events)
+    (last,) = failures.failed(events)
     assert [f.attempts for f in failures.retried(events)] == [1, 2]
     failure = failures.note(layout, last, "as it is")
     assert (failure.attempts, failure.state) == (3, "quarantined")

@@ -377,10 +377,11 @@ def make_tile(**changes):
     }  # fmt: skip
     options = SimulationOptions(**(settings | changes))
     instrument = Instrument.choose(options.antennas, options.channels, options.integrations)
-    plan = simulation.make_plan(options)
-    sky = simulation.make_sky(options, plan)
+    schedule = simulation.make_schedule(options)
+    sky = simulation.make_sky(options, schedule)
     dead = simulation.dead_antennas(options, instrument)
-    return simulation._make_tile(options, instrument, plan, sky, dead, 0, 0, plan.starts[0][0])
+    start = schedule.starts[0][0]
+    return simulation._make_tile(options, instrument, schedule, sky, dead, 0, 0, start)
 
 
 def cross(tile):
@@ -525,22 +526,22 @@ def test_gaps_and_missing_subbands(tmp_path):
 
 def test_variable_sources_and_their_truth(tmp_path):
     options = simulation.PRESETS["demo"]
-    plan = simulation.make_plan(options)
-    assert len(plan.starts) == 3
-    sky = simulation.make_sky(options, plan)
+    schedule = simulation.make_schedule(options)
+    assert len(schedule.starts) == 3
+    sky = simulation.make_sky(options, schedule)
     kinds = [s.kind for s in sky]
     assert kinds.count("ese") == kinds.count("flare") == kinds.count("calibrator") == 1
     assert 40 <= kinds.count("constant") <= 60
     ese, flare = (next(s for s in sky if s.kind == k) for k in ("ese", "flare"))
-    nights = [starts[2] for starts in plan.starts]
+    nights = [starts[2] for starts in schedule.starts]
     assert [round(float(ese.factor(t)), 2) for t in nights] == [0.99, 0.45, 0.99]
     assert [round(float(flare.factor(t)), 2) for t in nights] == [1.01, 1.35, 1.01]
     assert abs(ese.flux_jy * ese.amplitude) > 3 * flare.flux_jy * flare.amplitude
 
 
 def test_every_night_is_at_the_same_sidereal_time():
-    plan = simulation.make_plan(SimulationOptions(nights=3, tiles=2))
-    steps = np.diff([starts[0] for starts in plan.starts]) * 86400
+    schedule = simulation.make_schedule(SimulationOptions(nights=3, tiles=2))
+    steps = np.diff([starts[0] for starts in schedule.starts]) * 86400
     assert steps == pytest.approx(86164.0905, abs=0.1)
 
 
@@ -548,8 +549,8 @@ def test_random_sources_follow_the_counts_and_keep_apart():
     options = SimulationOptions(
         sources=400, tiles=40, calibrator="", dec_deg=54.6, ra_deg=340.0, variables=False
     )
-    plan = simulation.make_plan(options)
-    sky = simulation.make_sky(options, plan)
+    schedule = simulation.make_schedule(options)
+    sky = simulation.make_sky(options, schedule)
     flux = np.sort([s.flux_jy for s in sky])
     assert flux[0] >= 0.01
     assert flux[-1] <= 2
@@ -562,7 +563,7 @@ def test_random_sources_follow_the_counts_and_keep_apart():
 
 def test_neighbours_share_the_calibrators_flux():
     options = SimulationOptions(sources=0, variables=False, neighbour_share=0.2)
-    sky = simulation.make_sky(options, simulation.make_plan(options))
+    sky = simulation.make_sky(options, simulation.make_schedule(options))
     assert len(sky) == 4
     assert sum(s.flux_jy for s in sky[1:]) == pytest.approx(0.2 * sky[0].flux_jy)
     assert sky[0].flux(1.35e9, 0) == calibrators.find_calibrator("3C48").flux(1.35e9)
@@ -588,7 +589,7 @@ def test_products_of_a_simulation(tiny_night):
 )
 def test_wrong_options(changes, message):
     with pytest.raises(ConfigError, match=message):
-        simulation.make_plan(SimulationOptions(**changes))
+        simulation.make_schedule(SimulationOptions(**changes))
 
 
 def test_command_line(tmp_path, capsys):
