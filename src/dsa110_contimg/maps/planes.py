@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Plane",
+    "append_plane",
     "beam_deg",
     "celestial",
     "flat",
@@ -66,6 +67,17 @@ def read_plane(path: str | Path) -> np.ndarray:
 
     with fits.open(path) as hdus:
         return flat(hdus[0].data).astype(np.float32)
+
+
+def append_plane(path: Path, data: np.ndarray, header: Header) -> None:
+    """Write a plane as the next image of a file, (1, 1, rows, columns) float32, with checksums."""
+    from astropy.io import fits
+
+    data = data.astype(np.float32, copy=False)[None, None]
+    if path.exists():
+        fits.append(path, data, header, checksum=True)
+    else:
+        fits.PrimaryHDU(data, header).writeto(path, checksum=True)
 
 
 def read_planes(path: Path) -> list[Plane]:

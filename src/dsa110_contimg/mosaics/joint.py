@@ -38,7 +38,7 @@ from ..core.times import night_of
 from ..imaging import wsclean
 from ..imaging.presets import PRESETS, Recipe
 from ..maps.noise import local_rms
-from ..maps.planes import read_plane
+from ..maps.planes import append_plane, read_plane
 from ..maps.restore import fit_beam, restore
 from ..ms import tile as tile_ms
 from ..telescope import dsa110
@@ -309,13 +309,9 @@ def _write(output: Path, image, noise, wcs, tiles, beam, n_left_out: int, shares
 
     def put(path: Path, planes: list[tuple[np.ndarray, str, str]]) -> None:
         with replacing(path) as temporary:
-            for number, (plane, kind, unit) in enumerate(planes):
+            for plane, kind, unit in planes:
                 header["BTYPE"], header["BUNIT"] = kind, unit
-                data = plane.astype(np.float32)[None, None]
-                if number:
-                    fits.append(temporary, data, header, checksum=True)
-                else:
-                    fits.writeto(temporary, data, header, checksum=True)
+                append_plane(temporary, plane, header)
 
     weight = np.nan_to_num(noise.astype(float) ** -2.0)
     late = np.where(weight > 0, 0.0, np.nan)

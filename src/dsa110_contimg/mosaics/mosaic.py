@@ -17,7 +17,7 @@ from ..core.options import MosaicOptions
 from ..core.robust import MAD_TO_SIGMA, mad
 from ..core.sidecar import Sidecar
 from ..maps.beams import common_beam
-from ..maps.planes import mean_mjd
+from ..maps.planes import append_plane, mean_mjd
 from ..photometry.epoch_correction import Correction, measure_correction
 from .coadd import Coadd, coadd
 from .headers import epoch_id, mosaic_header
@@ -138,18 +138,18 @@ def _write(temporary, result: Coadd, tiles, beam, cards: dict) -> None:
     mean = result.mjd_zero + _weighted_mean(result.time, result.weight)
     header = mosaic_header(result.wcs, tiles, beam, {"MJD-AVG": mean} | cards)
     result.time += np.float32(result.mjd_zero - mean)
-    _append(temporary["image"], result.image, header)
+    append_plane(temporary["image"], result.image, header)
     # The image is on disk: its memory serves the noise.
     with np.errstate(divide="ignore"):
         rms = np.divide(1, np.sqrt(result.weight, out=result.image), out=result.image)
     rms[np.isinf(rms)] = np.nan
     header["BTYPE"] = "Noise"
-    _append(temporary["rms"], rms, header)
+    append_plane(temporary["rms"], rms, header)
     header["BTYPE"], header["BUNIT"] = "Weight", "Jy-2"
-    _append(temporary["weight"], result.weight, header)
+    append_plane(temporary["weight"], result.weight, header)
     header["BTYPE"], header["BUNIT"] = "Time", "d"
     header.add_history("pixels are mean times in days after MJD-AVG")
-    _append(temporary["weight"], result.time, header)
+    append_plane(temporary["weight"], result.time, header)
 
 
 def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
@@ -160,14 +160,6 @@ def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
     return total / float(weight.sum(dtype=float))
 
 
-def _append(path: Path, data: np.ndarray, header: fits.Header) -> None:
-    data = data.astype(np.float32, copy=False)[None, None]
-    if path.exists():
-        fits.append(path, data, header, checksum=True)
-    else:
-        fits.PrimaryHDU(data, header).writeto(path, checksum=True)
-
-
 def _write_blank(temporary, path: Path, epoch: str, n_left_out: int) -> None:
     """Write a mosaic without sky on the grid of its first tile."""
     header = fits.getheader(path)
@@ -176,9 +168,9 @@ def _write_blank(temporary, path: Path, epoch: str, n_left_out: int) -> None:
     header["MJD-AVG"] = mean_mjd(path, header)
     header["EPOCHID"], header["NTILES"], header["NLEFTOUT"] = epoch, 0, n_left_out
     blank = np.full(shape, np.nan, np.float32)
-    _append(temporary["image"], blank, header)
-    _append(temporary["rms"], blank, header)
+    append_plane(temporary["image"], blank, header)
+    append_plane(temporary["rms"], blank, header)
     header["BUNIT"] = "Jy-2"
-    _append(temporary["weight"], np.zeros(shape, np.float32), header)
+    append_plane(temporary["weight"], np.zeros(shape, np.float32), header)
     header["BUNIT"] = "d"
-    _append(temporary["weight"], blank, header)
+    append_plane(temporary["weight"], blank, header)
