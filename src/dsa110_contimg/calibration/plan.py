@@ -32,7 +32,7 @@ MAX_CANDIDATES = 3
 
 
 class GroupLike(Protocol):
-    """What the plan needs of a group; see `ingest.Group`."""
+    """What the plan needs of a group; see `conversion.inventory.Group`."""
 
     id: str
     start_mjd: float
@@ -94,7 +94,7 @@ def plan_calibration(
 
     Parameters
     ----------
-    groups : sequence of ingest.Group
+    groups : sequence of Group
         Groups to calibrate, and to find transits in.
     calibrators : sequence of catalogs.Calibrator
         In order of preference.
@@ -150,7 +150,7 @@ def find_transits(
         As of `plan_calibration`.
     share : callable, optional
         Gives the share of a calibrator (first argument) in the beam-weighted flux of its field when
-        the pointing is at a declination, ICRS, deg (second argument); see `fieldshare`.
+        the pointing is at a declination, ICRS, deg (second argument); see `field_share`.
     """
     if not groups or not calibrators:
         return {}

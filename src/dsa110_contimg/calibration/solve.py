@@ -1,6 +1,6 @@
 """Solve delays, bandpasses and gains on a calibrator transit.
 
-What is solved on is an averaged copy of the tile with the model of its field (`skymodel`). CASA
+What is solved on is an averaged copy of the tile with the model of its field (`working_copy`). CASA
 then solves, in this order: delays (K); phases of each time bin, with which the bandpass is solved
 but which are not kept; the bandpass (B), normalised; gains (G) over the whole tile, which carry the
 flux scale, and relative to them gains over short intervals, which follow what drifts. The gain

@@ -83,8 +83,8 @@ def image_tile(
     selfcal : SelfcalOptions, optional
         Section ``selfcal``; matters where the options or the preset ask for self-calibration.
     catalog : path, optional
-        Reference catalogue: its brightest sources are treated apart, see `seeding`, and fluxes and
-        positions are compared with it.
+        Reference catalogue: its brightest sources are treated apart, see `bright_sources`, and
+        fluxes and positions are compared with it.
     threads : int
         Threads of the imager.
     memory_gb : float, optional

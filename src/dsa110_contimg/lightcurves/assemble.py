@@ -5,7 +5,7 @@ ensemble of steady sources before anything is compared, variable ones clipped, a
 cannot tell stays in the errors as a systematic floor. Every measurement is kept, detected or not.
 
 The product is a function of the set of nights, whatever the order in which they came. What an
-update computes is kept (`curvestore`), under a key of all that it depends on; the next update
+update computes is kept (`store`), under a key of all that it depends on; the next update
 computes what has no key there.
 """
 

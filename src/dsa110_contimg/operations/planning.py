@@ -44,15 +44,15 @@ class Plan:
 
     Attributes
     ----------
-    inventory : ingest.Inventory
+    inventory : Inventory
         Groups in the incoming folder, with states.
     nights : tuple of str
         Nights that are worked on: the open ones, or those that were asked for.
-    groups : dict of str to ingest.Group
+    groups : dict of str to Group
         Groups that are worked on (complete or degraded), by id.
     calibration : CalibrationPlan
         Which group calibrates, and which solutions serve which group.
-    epochs : dict of str to epochs.NightPlan
+    epochs : dict of str to NightPlan
         Tiles of each mosaic, by night.
     joint : dict
         By night and field, the tiles of a field that is imaged from its visibilities.
