@@ -23,7 +23,7 @@ import pandas as pd
 from astropy.io import fits
 
 #: Cards, columns and keys that tell the run.
-CARDS = {"DATE", "ORIGIN", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "GITSHA"}
+CARDS = {"DATE", "ORIGIN", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "GITSHA", "PIPEVERS"}
 COLUMNS = {"image_sha256", "image_version", "table"}
 KEYS = {
     *("timings_s", "created_utc", "tools", "commands", "inputs", "schema", "image_sha256"),
