@@ -62,12 +62,14 @@ class Coadd:
     weight: np.ndarray
     time: np.ndarray
     mjd_zero: float
-    used: dict = field(default_factory=dict)
+    used: dict[str, dict] = field(default_factory=dict)
 
 
-def layers(
-    tile: TileImage, target, scale: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+#: Image, beam, noise and validity of a tile, see `layers`.
+Layers = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def layers(tile: TileImage, target: tuple[float, float, float], scale: float = 1.0) -> Layers:
     """Return a tile at the target beam, fluxes multiplied by `scale`.
 
     Returns
@@ -108,7 +110,9 @@ def _mad(data: np.ndarray) -> float:
     return float(mad(sample)) if sample.size else np.nan
 
 
-def coadd(section: Section, target, options: MosaicOptions, scale: float = 1.0) -> Coadd:
+def coadd(
+    section: Section, target: tuple[float, float, float], options: MosaicOptions, scale: float = 1.0
+) -> Coadd:
     """Add the tiles of a section.
 
     Parameters
@@ -153,7 +157,7 @@ def coadd(section: Section, target, options: MosaicOptions, scale: float = 1.0) 
     return result
 
 
-def _box(tile: TileImage, wcs: WCS, shape) -> tuple[int, int, int, int] | None:
+def _box(tile: TileImage, wcs: WCS, shape: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """Return first and last row and column of a tile on the grid, or None if it is not on it."""
     x, y = wcs.all_world2pix(tile.ra_deg, tile.dec_deg, 0)
     known = np.isfinite(x) & np.isfinite(y)
@@ -169,14 +173,16 @@ def _box(tile: TileImage, wcs: WCS, shape) -> tuple[int, int, int, int] | None:
     return (row0, row1, column0, column1) if row0 < row1 and column0 < column1 else None
 
 
-def _blocks(box) -> Iterator[tuple[slice, slice]]:
+def _blocks(box: tuple[int, int, int, int]) -> Iterator[tuple[slice, slice]]:
     row0, row1, column0, column1 = box
     height = max(1, BLOCK_PX // (column1 - column0))
     for row in range(row0, row1, height):
         yield slice(row, min(row + height, row1)), slice(column0, column1)
 
 
-def _reproject(content, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice):
+def _reproject(
+    content: Layers, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
     """Return image, beam, noise and validity of a tile on a block of the grid.
 
     None where they do not meet. Beam and noise are smooth: they are looked up at nodes, between
@@ -222,7 +228,13 @@ def _reproject(content, tile_wcs: WCS, wcs: WCS, rows: slice, columns: slice):
     return moved, carry(pb, 3), carry(rms, 1), inside
 
 
-def _compare(image, pb, inverse, total, weight) -> tuple[np.ndarray, np.ndarray]:
+def _compare(
+    image: np.ndarray,
+    pb: np.ndarray,
+    inverse: np.ndarray,
+    total: np.ndarray,
+    weight: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (difference / its noise, flux ratio of bright pixels) of a tile and the sum so far."""
     both = (inverse > 0) & (weight > 0)
     own, before = image[both] / pb[both], total[both] / weight[both]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -18,7 +19,9 @@ from .tiles import TileImage
 # --- the product ----------------------------------------------------------------------------------
 
 
-def mosaic_header(wcs: WCS, tiles: list[TileImage], beam, cards: dict) -> fits.Header:
+def mosaic_header(
+    wcs: WCS, tiles: list[TileImage], beam: tuple[float, float, float] | None, cards: dict[str, Any]
+) -> fits.Header:
     """Return the header of one image: four axes, times, telescope, beam, and `cards`."""
     first = tiles[0].header
     header = fits.Header()

@@ -209,8 +209,8 @@ def image_field(
 
 
 def _deconvolve(
-    tiles: list[TileImage], shares, centre, recipe: Recipe, options: JointOptions,
-    scratch: Path, sidecar: Sidecar, threads: int,
+    tiles: list[TileImage], shares: np.ndarray, centre: tuple[float, float], recipe: Recipe,
+    options: JointOptions, scratch: Path, sidecar: Sidecar, threads: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
     """Clean the turned tiles together; return model, residual and psf, and the response B."""
     sets = [scratch / f"{tile.group}.ms" for tile in tiles]
@@ -262,12 +262,15 @@ def _take_out(
             main.putcol(column, left, *span)
 
 
-def _tiles(images: list[Path], centre, options: JointOptions):
+def _tiles(
+    images: list[Path], centre: tuple[float, float], options: JointOptions
+) -> tuple[list[tuple[TileImage, float]], list[dict[str, str]]]:
     """Return the tiles that see the centre, each with its beam there, and those left out."""
-    tiles, left_out = [], []
+    tiles: list[tuple[TileImage, float]] = []
+    left_out: list[dict[str, str]] = []
     for path in sorted(images, key=parse_group):
         try:
-            tile = open_tile(path, options)
+            tile = open_tile(path, options.pb_limit)
             beam = float(beam_at(tile, *(np.array([c]) for c in centre))[0])
             if beam < options.min_beam:
                 raise DataError(f"its beam is {beam:.2f} towards the field")
@@ -278,7 +281,7 @@ def _tiles(images: list[Path], centre, options: JointOptions):
     return tiles, left_out
 
 
-def _wcs(centre, shape, cell_arcsec: float) -> WCS:
+def _wcs(centre: tuple[float, float], shape: tuple[int, ...], cell_arcsec: float) -> WCS:
     wcs = WCS(naxis=2)
     wcs.wcs.ctype, wcs.wcs.crval = ["RA---SIN", "DEC--SIN"], centre
     wcs.wcs.cdelt = [-cell_arcsec / 3600, cell_arcsec / 3600]
@@ -287,7 +290,9 @@ def _wcs(centre, shape, cell_arcsec: float) -> WCS:
     return wcs
 
 
-def _cut(shape, wcs: WCS, radius_deg: float, cell_arcsec: float):
+def _cut(
+    shape: tuple[int, ...], wcs: WCS, radius_deg: float, cell_arcsec: float
+) -> tuple[tuple[slice, slice], WCS]:
     """Return where the field lies in the image, and its coordinates."""
     half = int(np.ceil(radius_deg * 3600 / cell_arcsec))
     rows, columns = (slice(max(0, n // 2 - half), min(n, n // 2 + half + 1)) for n in shape)
@@ -296,7 +301,16 @@ def _cut(shape, wcs: WCS, radius_deg: float, cell_arcsec: float):
     return (rows, columns), wcs
 
 
-def _write(output: Path, image, noise, wcs, tiles, beam, n_left_out: int, shares) -> None:
+def _write(
+    output: Path,
+    image: np.ndarray,
+    noise: np.ndarray,
+    wcs: WCS,
+    tiles: list[TileImage],
+    beam: tuple[float, float, float],
+    n_left_out: int,
+    shares: np.ndarray,
+) -> None:
     mean = float(np.average([tile.mjd for tile in tiles], weights=shares))
     cards = {
         "MJD-AVG": mean,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -35,7 +37,7 @@ def shifted(tile: TileImage, correction: Correction) -> TileImage:
     """Return a tile whose coordinates have the epoch's shift."""
     east, north = (a / 3600 for a in correction.shift_arcsec)
 
-    def move(ra, dec):
+    def move(ra: Any, dec: Any) -> tuple[Any, Any]:
         return (ra + east / np.cos(np.deg2rad(dec))) % 360, dec + north
 
     wcs = tile.wcs.deepcopy()
@@ -74,6 +76,7 @@ def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Side
         target = common_beam([t.beam_deg for t in tiles]) if tiles else None
         parts = sections(tiles)
         for part in parts:
+            assert target is not None  # a section has tiles
             result = coadd(part, target, options, correction.scale)
             for group, figures in result.used.items():
                 # A tile may reach into two sections: the larger share speaks for it.
@@ -133,7 +136,13 @@ def _photometry(image: Path) -> Path:
     return image.with_name(image.name.removesuffix(".image.fits") + ".photometry.csv")
 
 
-def _write(temporary, result: Coadd, tiles, beam, cards: dict) -> None:
+def _write(
+    temporary: Mapping[str, Path],
+    result: Coadd,
+    tiles: list[TileImage],
+    beam: tuple[float, float, float],
+    cards: dict[str, Any],
+) -> None:
     """Append one section to the three files; its image is lost."""
     mean = result.mjd_zero + _weighted_mean(result.time, result.weight)
     header = mosaic_header(result.wcs, tiles, beam, {"MJD-AVG": mean} | cards)
@@ -160,7 +169,7 @@ def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
     return total / float(weight.sum(dtype=float))
 
 
-def _write_blank(temporary, path: Path, epoch: str, n_left_out: int) -> None:
+def _write_blank(temporary: Mapping[str, Path], path: Path, epoch: str, n_left_out: int) -> None:
     """Write a mosaic without sky on the grid of its first tile."""
     header = fits.getheader(path)
     shape = header["NAXIS2"], header["NAXIS1"]

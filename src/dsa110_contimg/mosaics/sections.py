@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
 from .tiles import TileImage
 
@@ -78,7 +79,7 @@ def sections(tiles: list[TileImage]) -> list[Section]:
     return found
 
 
-def _runs(items: list, values, gap: float) -> Iterator[list]:
+def _runs(items: list, values: ArrayLike, gap: float) -> Iterator[list]:
     """Yield runs of items whose ascending values have no step above `gap`."""
     breaks = np.flatnonzero(np.diff(values) > gap) + 1
     for part in np.split(np.arange(len(items)), breaks):

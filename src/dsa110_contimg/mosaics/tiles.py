@@ -75,8 +75,8 @@ class TileImage:
 # --- tiles ----------------------------------------------------------------------------------------
 
 
-def open_tile(path: Path, options: MosaicOptions) -> TileImage:
-    """Read what is to be known of a tile before it is added.
+def open_tile(path: Path, pb_limit: float) -> TileImage:
+    """Read what is to be known of a tile before it is added, where its beam is above a limit.
 
     Raises
     ------
@@ -97,10 +97,10 @@ def open_tile(path: Path, options: MosaicOptions) -> TileImage:
         step = max(1, min(pb.shape) // 100)
         row, column = (np.unique(np.append(np.arange(0, n, step), n - 1)) for n in pb.shape)
         column, row = (a.ravel() for a in np.meshgrid(column, row))
-        enough = pb[row, column] >= options.pb_limit
+        enough = pb[row, column] >= pb_limit
         shape = pb.shape
     if not enough.any():
-        raise DataError(f"its primary beam is nowhere above {options.pb_limit:g}")
+        raise DataError(f"its primary beam is nowhere above {pb_limit:g}")
     ra, dec = wcs.all_pix2world(column[enough], row[enough], 0)
     anchor = (record.get("qa") or {}).get("flux_anchor")
     return TileImage(
@@ -126,7 +126,7 @@ def gather(
         if not path.exists():
             raise DataError(f"{path}: no such tile")
         try:
-            tiles.append(open_tile(path, options))
+            tiles.append(open_tile(path, options.pb_limit))
         except DataError as error:
             if not path.with_name(path.name + ".json").exists():
                 raise

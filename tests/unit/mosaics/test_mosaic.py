@@ -240,7 +240,7 @@ def test_strips_and_sections(tmp_path):
     assert record["qa"]["n_images"] == 2 and len(layers["weight"]) == 4
     ra = sorted(h["CRVAL1"] for _, h in layers["image"])
     assert ra == pytest.approx([40.65, 359.65], abs=0.1)
-    tiles = [mosaic_tiles.open_tile(p, options) for p in paths]
+    tiles = [mosaic_tiles.open_tile(p, options.pb_limit) for p in paths]
     long = [fake(tiles[0], 300 + STEP * i, 33.0) for i in range(60)]  # 76 deg, through RA 0
     parts = mosaic_sections.sections(long[30:] + long[:30])
     assert sum(len(p.own) for p in parts) == 60
