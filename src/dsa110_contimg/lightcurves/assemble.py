@@ -189,8 +189,11 @@ def assemble(
     good = [night.record for night in nights if not night.record["rejected"]]
     looks = windows(pd.Series({r["epoch"]: r["mjd"] for r in good}, dtype=float))
     keys = [digest([(e, state[e]) for e in window.epochs]) for window in looks]
-    matches = [store.recall("match", w.epochs[0], k) for w, k in zip(looks, keys, strict=True)]
-    stale = {i: ([], SteadySample()) for i, found in enumerate(matches) if found is None}
+    kept = [store.recall("match", w.epochs[0], k) for w, k in zip(looks, keys, strict=True)]
+    matches = {i: found for i, found in enumerate(kept) if found is not None}
+    stale: dict[int, tuple[list[pd.DataFrame], SteadySample]] = {
+        i: ([], SteadySample()) for i, found in enumerate(kept) if found is None
+    }
     images = pd.DataFrame([night.record for night in nights]).set_index("epoch")
     measures, n_points = [], 0
     for cell, points in store.cells():
@@ -206,8 +209,9 @@ def assemble(
         matches[i] = pd.concat(found).dropna(subset="template_score")
         matches[i]["trials"] = sample.trials(looks[i])
         store.keep("match", looks[i].epochs[0], keys[i], matches[i])
+    of_windows = [matches[i] for i in range(len(looks))]
     store.forget("match", [window.epochs[0] for window in looks])
-    trials = float(sum(found.trials.max() for found in matches if len(found)))
+    trials = float(sum(found.trials.max() for found in of_windows if len(found)))
     table = pd.concat(measures, ignore_index=True)
     twice = table.source_id[table.source_id.duplicated()]
     if len(twice):
@@ -215,7 +219,7 @@ def assemble(
             f"source {twice.iloc[0]!r} lies in different places in different nights; "
             "remake the photometry tables with one catalogue"
         )
-    table = add_templates(table, [found.drop(columns="trials") for found in matches], trials)
+    table = add_templates(table, [found.drop(columns="trials") for found in of_windows], trials)
     epochs = [night.record | _entry(scales.loc[night.record["epoch"]]) for night in nights]
     return table, {"epochs": epochs, "n_measurements": n_points, "template_trials": trials}
 

@@ -146,7 +146,9 @@ def _two_way(y: np.ndarray, weight: np.ndarray, b: np.ndarray) -> np.ndarray:
     return b
 
 
-def _residual(y, b, known, sigma, systematic) -> np.ndarray:
+def _residual(
+    y: np.ndarray, b: np.ndarray, known: np.ndarray, sigma: np.ndarray, systematic: float
+) -> np.ndarray:
     """Return what epochs and the mean of each source leave; NaN where nothing is known."""
     weight = np.where(known, 1 / (sigma**2 + systematic**2), 0)
     a = ((y - b) * weight).sum(1) / np.maximum(weight.sum(1), 1e-300)
@@ -236,7 +238,9 @@ def solve_block(
     return scales, pd.concat([reference, new[~new.index.isin(reference.index)]])
 
 
-def _against(frozen: pd.DataFrame, flux, error, floor: float) -> tuple | None:
+def _against(
+    frozen: pd.DataFrame, flux: np.ndarray, error: np.ndarray, floor: float
+) -> tuple | None:
     """Compare one epoch with frozen sources; None if too few of them were measured.
 
     A night that scatters more than those before it, beyond chance, gets its own scatter.
@@ -267,7 +271,9 @@ def _against(frozen: pd.DataFrame, flux, error, floor: float) -> tuple | None:
     return scale, scale * b_error, systematic, kept.sum(), known.sum()
 
 
-def _freeze(sources, flux, error, scales: pd.DataFrame) -> pd.DataFrame:
+def _freeze(
+    sources: pd.Index, flux: np.ndarray, error: np.ndarray, scales: pd.DataFrame
+) -> pd.DataFrame:
     """Return the steady sources of a block: weighted means on the common scale and their errors."""
     determined = (scales.n_reference >= REFERENCE_N).to_numpy()
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -9,6 +9,7 @@ piece of sky is read alone, and memory grows neither with the sky nor with the n
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -120,23 +121,23 @@ class Store:
         lost: dict[int, set[str]] = {}
         for night in gone:
             lost.setdefault(night.month, set()).add(night.record["epoch"])
-        month, pending = None, []
-        for night in new:
-            if night.month != month:
-                self._write(month, lost.pop(month, set()), pending)
-                month, pending = night.month, []
-            pending.append(night.points)
-            values = night.path, night.key, json.dumps(night.record)
-            self._db.execute("insert or replace into nights values (?, ?, ?)", values)
-        self._write(month, lost.pop(month, set()), pending)
+        for month, nights in itertools.groupby(new, key=lambda night: night.month):
+            pending = []
+            for night in nights:
+                pending.append(night.points)
+                values = night.path, night.key, json.dumps(night.record)
+                self._db.execute("insert or replace into nights values (?, ?, ?)", values)
+            self._write(month, lost.pop(month, set()), pending)
         for rest, epochs in lost.items():
             self._write(rest, epochs, [])
 
-    def _write(self, month: int | None, lost: set[str], new: list[pd.DataFrame]) -> None:
+    def _write(self, month: int, lost: set[str], new: list[pd.DataFrame]) -> None:
         if not lost and not new:
             return
-        added = pd.concat(new) if new else None
-        cells = dict(tuple(added.groupby(cell_of(added)))) if new else {}
+        cells = {}
+        if new:
+            added = pd.concat(new)
+            cells = dict(tuple(added.groupby(cell_of(added))))
         query = "select cell from points where month = ?"
         held = {cell for (cell,) in self._db.execute(query, (month,))}
         for cell in (held if lost else set()) | set(cells):

@@ -101,11 +101,12 @@ def bank(mjd: np.ndarray) -> Bank:
                 if np.abs(shape).max() > 0.3 and np.ptp(shape) > 0.3:
                     shapes.append(shape / np.abs(shape).max())
                     labels.append((kind, centre, width))
-    kind, centre, width = zip(*labels, strict=True)
-    return Bank(np.array(shapes).T, np.array(kind), np.array(centre), np.array(width))
+    return Bank(np.array(shapes).T, *map(np.array, zip(*labels, strict=True)))
 
 
-def score(flux: np.ndarray, error: np.ndarray, templates: Bank):
+def score(
+    flux: np.ndarray, error: np.ndarray, templates: Bank
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fit every template with a constant to every light curve.
 
     Parameters
@@ -127,17 +128,21 @@ def score(flux: np.ndarray, error: np.ndarray, templates: Bank):
     n = len(flux)
     parts = np.array_split(np.arange(n), max(1, n * templates.shapes.shape[1] // _CHUNK))
     found = [_score(flux[part], error[part], templates.shapes) for part in parts]
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+    best, which, amplitude = (np.concatenate(column) for column in zip(*found, strict=True))
+    return best, which, amplitude
 
 
-def _score(flux: np.ndarray, error: np.ndarray, h: np.ndarray):
+def _score(
+    flux: np.ndarray, error: np.ndarray, h: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     known = np.isfinite(flux) & (error > 0)
     w = np.where(known, 1 / np.where(known, error, 1) ** 2, 0)
     constant = (w * np.where(known, flux, 0)).sum(1) / np.maximum(w.sum(1), 1e-300)
     # Relative to the weighted mean, sums do not cancel: half the precision is enough to choose by.
     f = np.where(known, flux - constant[:, None], 0)
     unit = np.maximum(w.max(1, keepdims=True), 1e-300)
-    snr = _fit(*(a.astype(np.float32) for a in (w / unit, f, h)), _LEAST_SHAPE)[0]
+    single_w, single_f, single_h = (a.astype(np.float32) for a in (w / unit, f, h))
+    snr = _fit(single_w, single_f, single_h, _LEAST_SHAPE)[0]
     which = snr.argmax(1)
     enough = (known.sum(1) >= LEAST_EPOCHS) & (snr.max(1) != 0)
     chosen = _fit(w[:, None], f[:, None], h[:, which].T[..., None], 0.0)
@@ -146,7 +151,9 @@ def _score(flux: np.ndarray, error: np.ndarray, h: np.ndarray):
         return best, which, amplitude / (constant + offset)
 
 
-def _fit(w: np.ndarray, f: np.ndarray, h: np.ndarray, least: float):
+def _fit(
+    w: np.ndarray, f: np.ndarray, h: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fit ``f = constant + amplitude h`` with weights w.
 
     A template that is constant over the measured epochs says nothing: its score is 0 if the
@@ -165,7 +172,9 @@ def _fit(w: np.ndarray, f: np.ndarray, h: np.ndarray, least: float):
         return score, amplitude, (sum_f - amplitude * sum_h) / sum_w
 
 
-def effective_trials(flux: np.ndarray, error: np.ndarray, templates: Bank, rng) -> float:
+def effective_trials(
+    flux: np.ndarray, error: np.ndarray, templates: Bank, rng: np.random.Generator
+) -> float:
     """Return how many independent templates the bank counts for.
 
     The best of N independent scores exceeds x with probability ``1 - (1 - Q(x))^N``. N is read from

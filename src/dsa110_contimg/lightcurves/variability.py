@@ -253,6 +253,7 @@ class SteadySample:
 
     def trials(self, window: Window) -> float:
         """Return how many independent templates the window counts for."""
+        assert self.flux is not None and self.error is not None  # curves were added
         rng = np.random.default_rng(len(window.epochs))  # the same answer for the same table
         return templates.effective_trials(self.flux, self.error, window.templates, rng)
 
