@@ -135,7 +135,7 @@ class Engine:
         process = subprocess.Popen([*snakemake(), *arguments], env=env)
         asked = False
 
-        def stop(*_):
+        def stop(*_: object) -> None:
             nonlocal asked
             asked = True
             process.terminate()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeGuard
 
 from ..calibration import plan as calibration_plan
 from ..calibration.field_share import FieldShares
@@ -152,7 +153,7 @@ def _plan(
     groups = {i: g for i, g in groups.items() if i not in settled and i not in set_aside}
     verdicts = _verdicts(layout, groups) | {g: verdict for g, (_, verdict) in lent.items()}
     plan = calibration_plan.plan_calibration(
-        [*groups.values(), *(group for group, _ in lent.values())],
+        _pointed([*groups.values(), *(group for group, _ in lent.values())]),
         calibrators.all_calibrators(config.calibrators),
         config.calibration,
         records={} if os.environ.get(RECALIBRATE) else _records(layout, groups),
@@ -189,7 +190,16 @@ def _seen(
 ) -> dict[str, tuple[float, float]]:
     """Return where the groups that become tiles look, of those with visibilities."""
     mine = (g for i, g in groups.items() if calibration.candidates.get(i))
-    return {g.id: (g.ra_deg, g.dec_deg) for g in mine if g.ra_deg is not None}
+    return {g.id: (g.ra_deg, g.dec_deg) for g in _pointed(mine)}
+
+
+def _pointed(groups: Iterable[Group]) -> list[calibration_plan.GroupLike]:
+    """Return the groups of which it is known where they look: all that can be worked on."""
+
+    def known(group: Group) -> TypeGuard[calibration_plan.GroupLike]:
+        return group.dec_deg is not None
+
+    return [group for group in groups if known(group)]
 
 
 def _shares(config: Config) -> FieldShares | None:
@@ -277,7 +287,7 @@ def _revived(
     solved = _solutions_elsewhere(layout, (), active, active, config)
     usable = {i for i, (_, verdict) in solved.items() if verdict != "fail"}
     plan = calibration_plan.plan_calibration(
-        [*refused, *(solved[i][0] for i in usable)],
+        _pointed([*refused, *(solved[i][0] for i in usable)]),
         calibrators.all_calibrators(config.calibrators),
         config.calibration,
         verdicts={i: verdict for i, (_, verdict) in solved.items()},

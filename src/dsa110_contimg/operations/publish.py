@@ -144,8 +144,9 @@ def _title(state: Mapping[str, Any]) -> str:
 
 def _post(options: AlertsOptions, state: Mapping[str, Any], told: Telling) -> None:
     """Post to the webhook; raise OSError or ValueError if it is not taken."""
-    if not options.webhook.startswith(("http://", "https://")):
-        raise ValueError(f"alerts.webhook: {options.webhook!r} is no http or https address")
+    address = options.webhook or ""
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"alerts.webhook: {address!r} is no http or https address")
     entries = [
         {
             "name": name,
@@ -159,7 +160,7 @@ def _post(options: AlertsOptions, state: Mapping[str, Any], told: Telling) -> No
     ]
     content = {"text": "\n".join([f"{_title(state)}:", *_lines(told)]), "alerts": entries}
     request = urllib.request.Request(
-        options.webhook,
+        address,
         json.dumps(content).encode(),
         {"Content-Type": "application/json", "User-Agent": "contimg"},
     )
