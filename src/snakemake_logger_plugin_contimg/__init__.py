@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict
 from logging import ERROR, LogRecord
 from pathlib import Path
+from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
@@ -64,14 +65,16 @@ class LogHandler(LogHandlerBase):
             if text and not text.startswith("RuleException"):
                 self._print(text)
 
-    def _run_info(self, record: LogRecord) -> None:
+    # A handler for each event; what its record holds is Snakemake's to say.
+
+    def _run_info(self, record: Any) -> None:
         self.rule_totals = dict(record.stats)
         self.total = self.rule_totals.pop("total", 0)
         self.started = time.monotonic()
         if self.total:
             self._print(f"{self.total} jobs to do")
 
-    def _job_info(self, record: LogRecord) -> None:
+    def _job_info(self, record: Any) -> None:
         wildcards = record.wildcards or {}
         what = wildcards.get("group") or "T".join(
             filter(None, (wildcards.get("night"), wildcards.get("hour")))
@@ -85,7 +88,7 @@ class LogHandler(LogHandlerBase):
         }
         self._status()
 
-    def _job_finished(self, record: LogRecord) -> None:
+    def _job_finished(self, record: Any) -> None:
         rule, what, began = self.running.pop(record.job_id, ("", "", 0.0))
         if not rule:
             return
@@ -102,14 +105,14 @@ class LogHandler(LogHandlerBase):
             f"{took:6.1f} s  ({self.rule_done[rule]} of {self.rule_totals.get(rule, '?')})"
         )
 
-    def _job_error(self, record: LogRecord) -> None:
+    def _job_error(self, record: Any) -> None:
         if record.jobid in self.bystanders:
             self.bystanders.discard(record.jobid)
             return
         job = (record.aux or {}).get("external_jobid")
         self._failed(record.jobid, record.rule_name, record.log or [], job)
 
-    def _group_error(self, record: LogRecord) -> None:
+    def _group_error(self, record: Any) -> None:
         """Of jobs that travelled to a cluster together, one failed: that which wrote last."""
         jobs = record.job_error_info
         failed = max(jobs, key=lambda job: max(map(_mtime, job["log"]), default=0.0))
@@ -136,7 +139,7 @@ class LogHandler(LogHandlerBase):
             lines = [line for line in text.splitlines() if not line.startswith(FOR_PROGRAMS)]
             self._print("\n".join(f"    {line}" for line in [*lines[-TAIL_LINES:], f"log: {path}"]))
 
-    def _note(self, end: str, jobid: int, seconds: float, **more) -> None:
+    def _note(self, end: str, jobid: int, seconds: float, **more: Any) -> None:
         """Tell the launcher, if it asked, that a job ended."""
         if EVENTS in os.environ and jobid in self.jobs:
             attempt = self.failures[jobid] + (end == "done")
@@ -145,7 +148,7 @@ class LogHandler(LogHandlerBase):
             with open(os.environ[EVENTS], "a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")
 
-    def _error(self, record: LogRecord) -> None:
+    def _error(self, record: Any) -> None:
         self._print(record.getMessage().strip())
 
     def _time_left(self) -> str:

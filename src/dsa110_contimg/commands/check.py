@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 
 from .. import __version__
@@ -27,11 +29,9 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Print one line for each thing a run needs; return 1 if one is missing."""
-    from ..operations import planning
-
     problems = 0
 
-    def item(name: str, probe) -> None:
+    def item(name: str, probe: Callable[[], str]) -> None:
         nonlocal problems
         try:
             print(f"ok       {name}: {probe()}")
@@ -43,10 +43,10 @@ def main(args: argparse.Namespace) -> int:
     item("wsclean", lambda: _first_line("wsclean", "--version"))
     item("aoflagger", lambda: _first_line("aoflagger", "--version"))
     for package in ("snakemake", "casatasks", "casadata", "python-casacore", "pyuvdata", "astropy"):
-        item(package, lambda package=package: _version(package))
+        item(package, partial(_version, package))
     try:
         config = read_config(args)
-        item("configuration", lambda: planning.check_paths(config) or "valid, paths exist")
+        item("configuration", lambda: _paths(config))
         item("disk", lambda: _free_space(config))
     except ContimgError as error:
         problems += 1
@@ -69,6 +69,13 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         raise ToolError("not installed; start through ./contimg, which installs it") from None
+
+
+def _paths(config: Config) -> str:
+    from ..operations import planning
+
+    planning.check_paths(config)
+    return "valid, paths exist"
 
 
 def _free_space(config: Config) -> str:

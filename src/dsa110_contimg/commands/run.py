@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from ..core.errors import ToolError
@@ -30,8 +32,8 @@ WORKFLOW_REPORT = "workflow-report.html"
 class _RunParser(argparse.ArgumentParser):
     """Parser that leaves what follows ``--`` to Snakemake."""
 
-    def parse_args(self, args, namespace=None):
-        args = list(args)
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        args = list(sys.argv[1:] if args is None else args)
         cut = args.index("--") if "--" in args else len(args)
         namespace = super().parse_args(args[:cut], namespace)
         namespace.snakemake = args[cut + 1 :]
