@@ -54,7 +54,7 @@ def plot(candidate: pd.Series, curve: pd.DataFrame, folder: Path, target: Path) 
 
     shown = chosen_epochs(curve)
     picture = Figure(figsize=(9, 5.2), layout="constrained")
-    top, bottom = picture.subfigures(2, 1, height_ratios=(1.4, 1))
+    top, bottom = picture.subfigures(2, 1, squeeze=False, height_ratios=(1.4, 1)).flat
     axis = top.subplots()
     for part, style in ((curve[curve.used], "o"), (curve[~curve.used], "x")):
         axis.errorbar(part.mjd, 1e3 * part.flux_jy, 1e3 * part.flux_err_jy, fmt=style, ms=4,

@@ -111,7 +111,7 @@ def votable(rows: list[dict[str, Any]], title: str, names: Iterable[str] | None 
             column = MaskedColumn([str(v or "") for v in values], dtype=str)
         else:
             blank = [not isinstance(v, int | float) for v in values]
-            data = [0.0 if b else float(v) for v, b in zip(values, blank, strict=True)]
+            data = [float(v) if isinstance(v, int | float) else 0.0 for v in values]
             column = MaskedColumn(data, mask=blank, dtype=float, unit=unit or None)
         column.description = meaning
         table[name] = column
@@ -201,10 +201,10 @@ def obscore_rows(results: Path) -> Iterator[dict[str, Any]]:
         sidecar = read_json(path.with_name(path.name + ".json"))
         times = [t["mjd"] for t in dig(sidecar, "qa", "tiles") or []]
         half = TILE_S / 2 / DAY_S
-        start = min(times) - half if times else None
-        end = max(times) + half if times else None
+        first = min(times) - half if times else None
+        last = max(times) + half if times else None
         name = f"{path.parent.name}/{path.stem}"
-        yield from _records(results, path, name, 3, start, end, len(times) * TILE_S)
+        yield from _records(results, path, name, 3, first, last, len(times) * TILE_S)
 
 
 def _records(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.times import DAY_S
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 __all__ = ["UNITS", "WORDS", "clock", "shown"]
 
@@ -82,13 +85,13 @@ def clock(mjd: float) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
-def environment():
+def environment() -> Environment:
     """Return the Jinja environment of all pages."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     env = Environment(
         loader=PackageLoader("dsa110_contimg.reports", "data/templates"),
-        autoescape=lambda name: bool(name) and name.endswith(".j2"),
+        autoescape=lambda name: bool(name and name.endswith(".j2")),
         undefined=StrictUndefined,
         trim_blocks=False,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ COLOURS = {"pass": BLUE, "warn": ORANGE, "fail": RED, "missing": PURPLE, "waitin
 MARKS = {"pass": "o", "warn": "^", "fail": "X", "missing": "s", "waiting": "d"}
 
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -65,14 +66,16 @@ _STYLE = {
 }
 
 
-def style():
+def style() -> AbstractContextManager[None]:
     """Return a context in which figures have the house style."""
     import matplotlib as mpl
 
     return mpl.rc_context(_STYLE)
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any):
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any
+) -> tuple[Any, Any]:
     """Return a figure without pyplot and its axes."""
     from matplotlib.figure import Figure
 
@@ -323,7 +326,8 @@ def bandpass_panels(solutions: SolutionCube, columns: int = 8) -> str:
     phase = np.degrees(np.angle(values.filled(0)))
     reach = float(np.percentile(amplitude.compressed(), 99.5)) if amplitude.count() else 1.0
     x = np.linspace(0, 0.9, values.shape[1])
-    frames, bars = [], {BLUE: [], ORANGE: [], "#222222": [], "#999999": []}
+    frames = []
+    bars: dict[str, list[np.ndarray]] = {BLUE: [], ORANGE: [], "#222222": [], "#999999": []}
     for i in range(n):
         left, base = i % columns, -(i // columns)
         for y0, y1 in ((0.42, 0.8), (0.02, 0.38)):
