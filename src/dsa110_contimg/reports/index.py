@@ -840,7 +840,7 @@ def _variability(db: sqlite3.Connection, folder: Path) -> None:
     db.execute(f"UPDATE sources SET {blank} WHERE n_meas IS NOT NULL")
     names = (*numbers, "ra_deg", "dec_deg")
     for row in _read_csv(folder / "variability.csv"):
-        given = {n: v for n in names if (v := _float(row.get(n))) is not None}
+        given: dict[str, Any] = {n: v for n in names if (v := _float(row.get(n))) is not None}
         given |= {"name": row["name"]} if row.get("name") else {}
         if given:
             db.execute(

@@ -311,7 +311,8 @@ def judge_tile(
         reasons.append(describe_failure(failure))
     image_verdicts = [v for k, v in verdicts.items() if k not in TABLES]
     stage = next((STAGES[k] for k in reversed(STAGES) if k in sidecars), "not begun")
-    arrival = (listed or {}).get("state", "complete")
+    listed = listed or {}
+    arrival = listed.get("state", "complete")
     if arrival == "collecting":
         state = "waiting"
     elif arrival == "failed":
@@ -351,7 +352,7 @@ def judge_tile(
     for name in ("ra_deg", "dec_deg", "n_integrations"):
         if tile[name] is None and listed:
             tile[name] = _number(listed.get(name))
-    subbands = dig(sidecars.get("hdf5"), "qa", "subbands") or (listed or {}).get("files")
+    subbands = dig(sidecars.get("hdf5"), "qa", "subbands") or listed.get("files")
     tile["n_subbands"] = len(subbands) if subbands else None
     tile["noise_ratio"] = (
         tile["rms_jy"] / tile["thermal_jy"] if tile["rms_jy"] and tile["thermal_jy"] else None
@@ -365,7 +366,7 @@ def judge_tile(
         span = (times[-1] - times[0]) * DAY_S
         tile["duration_s"] = round(span * len(times) / (len(times) - 1), 3)
     else:
-        tile["duration_s"] = _number((listed or {}).get("duration_s"))
+        tile["duration_s"] = _number(listed.get("duration_s"))
     tile["dead_antennas"] = sorted(
         {*flags.get("absent_antennas", []), *flags.get("dead_antennas", [])}
     )

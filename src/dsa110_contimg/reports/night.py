@@ -216,7 +216,8 @@ def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str
     path = night_dir / "mosaic.fits"
     if entry is None and not path.exists():
         return []
-    shown = {"name": "mosaic.fits", "verdict": None, "reasons": [], "views": [], "notes": []}
+    shown: dict[str, Any] = {"name": "mosaic.fits", "verdict": None}
+    shown |= {"reasons": [], "views": [], "notes": []}
     if entry:
         shown |= {"verdict": entry["verdict"], "reasons": entry["reasons"]}
     qa = (entry or {}).get("qa", {})
@@ -233,6 +234,13 @@ def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str
     for number, plane in enumerate(planes):
         shown["views"].append(_view(f"mosaic{number}", plane, rows, variables))
     return [shown]
+
+
+def _or_none(values: np.ndarray) -> list:
+    """Return values as JSON can hold them: None where they are not finite."""
+    out = values.astype(object)
+    out[~np.isfinite(values)] = None
+    return out.tolist()
 
 
 def _view(
@@ -253,8 +261,8 @@ def _view(
     grid = {
         "nx": grid_x.size,
         "ny": grid_y.size,
-        "ra": np.where(np.isfinite(ra), ra, None).tolist(),
-        "dec": np.where(np.isfinite(dec), np.round(dec, 5), None).tolist(),
+        "ra": _or_none(ra),
+        "dec": _or_none(np.round(dec, 5)),
     }
     sources = []
     if rows:
@@ -422,7 +430,7 @@ _CANDIDATE_COLUMNS = (
 
 def _candidates(folder: Path | None, night_dir: Path) -> dict[str, Any]:
     """Return the candidates with light curves and cut-outs, and the plane of all sources."""
-    nothing = {
+    nothing: dict[str, Any] = {
         "rows": [],
         "columns": [],
         "plot": None,

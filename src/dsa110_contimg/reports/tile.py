@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def build_calibration(folder: Path) -> str:
     with plots.style():
         for kind in ("bcal", "gcal", "kcal"):
             if kind in judged["tables"]:
-                drawn += notes.draw(f"{group}.{kind}", lambda kind=kind: draw(kind)) or []
+                drawn += notes.draw(f"{group}.{kind}", partial(draw, kind)) or []
     own = folder / f"{group}.calibration.png"
     return (
         environment()
