@@ -1,6 +1,7 @@
 """Formatting, lint, and agreement of files that repeat each other."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,8 @@ ENVIRONMENTS = sorted((REPO / "workflow/envs").glob("*.yaml"))
 
 
 def run(*command):
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": str(REPO / "src")}
+    done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -32,6 +34,14 @@ def test_python_format():
 
 def test_python_lint():
     run(BIN / "ruff", "check", ".")
+
+
+def test_types():
+    run(BIN / "mypy", "--cache-dir", REPO / ".mypy_cache")
+
+
+def test_packages_import_only_from_below():
+    run(BIN / "lint-imports")
 
 
 def test_snakemake_format():

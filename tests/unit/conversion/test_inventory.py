@@ -353,6 +353,13 @@ def test_scan_of_many_files_in_several_processes(incoming, tmp_path, monkeypatch
 # --- the group file ----------------------------------------------------------------------------
 
 
+def test_a_group_is_not_made_of_a_file_with_another_name(tmp_path):
+    path = tmp_path / "raw.hdf5"
+    path.touch()
+    with pytest.raises(DataError, match=r"raw\.hdf5: not the name of a subband's file"):
+        inventories.entry_of([path])
+
+
 def make_group(incoming: Path, folder: Path, subbands=range(16)) -> Path:
     files = [p for p in sorted(incoming.iterdir()) if int(p.name[-7:-5]) in subbands]
     random.Random(1).shuffle(files)
