@@ -74,10 +74,13 @@ def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Side
             for kind in kinds
         }
         target = common_beam([t.beam_deg for t in tiles]) if tiles else None
-        parts = sections(tiles)
-        for part in parts:
+        n_images = 0
+        for part in sections(tiles):
             assert target is not None  # a section has tiles
             result = coadd(part, target, options, correction.scale)
+            if not result.used:  # blank, all of it
+                continue
+            n_images += 1
             for group, figures in result.used.items():
                 # A tile may reach into two sections: the larger share speaks for it.
                 if figures["weight"] > used.get(group, {"weight": 0})["weight"]:
@@ -95,7 +98,7 @@ def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Side
             }
             cards |= correction.cards() | flux_anchor.cards(anchor)
             _write(temporary, result, members, target, cards)
-        if not parts:
+        if not n_images:
             _write_blank(temporary, sorted(paths, key=parse_group)[0], epoch, len(left_out))
     groups = {t.group: t for t in tiles}
     silent = [g for g in groups if g not in used]
@@ -105,7 +108,7 @@ def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Side
         "epoch": epoch,
         "n_tiles": len(used),
         "n_left_out": len(left_out),
-        "n_images": len(parts),
+        "n_images": n_images,
         "area_deg2": covered,
         "beam_major_arcsec": target[0] * 3600 if target else None,
         "beam_minor_arcsec": target[1] * 3600 if target else None,

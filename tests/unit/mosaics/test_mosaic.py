@@ -205,6 +205,22 @@ def test_every_tile_failed(tmp_path):
     assert len(layers["weight"]) == 2 * len(layers["image"])
 
 
+@pytest.mark.parametrize("blank", [(0,), (0, 1)])
+def test_a_section_without_a_pixel_is_left_out(tmp_path, blank):
+    rng = np.random.default_rng(4)
+    paths = write_tiles(tmp_path, [30, 60], sky(30, 1, rng, n=4), rng)
+    for i in blank:
+        with fits.open(companion(paths[i], "rms"), mode="update") as hdus:
+            hdus[0].data[:] = np.nan
+    layers, record = run(tmp_path / "mosaic.fits", paths)
+    assert record["verdict"] == ("fail" if len(blank) == 2 else "pass")
+    assert record["qa"]["n_images"] == 2 - len(blank)
+    assert [e["reason"] for e in record["qa"]["left_out"]] == ["no pixel of it has weight"] * len(
+        blank
+    )
+    assert len(layers["image"]) == 1 and len(layers["weight"]) == 2
+
+
 def test_blank_pixels_stay_local(tmp_path):
     """NaN in one tile (image, beam or noise) does not spoil what other tiles see there."""
     rng = np.random.default_rng(5)
