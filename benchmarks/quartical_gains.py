@@ -22,6 +22,7 @@ from casacore.tables import table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from dsa110_contimg.calibration.tables import KINDS, read_solution, total_gain
+from dsa110_contimg.core.figures import CalibrateFigures
 from dsa110_contimg.core.programs import program
 from dsa110_contimg.core.sidecar import read_sidecar
 
@@ -59,20 +60,20 @@ def main():
     parser.add_argument("prefix")
     parser.add_argument("catalog", type=Path)
     args = parser.parse_args()
-    qa = read_sidecar(f"{args.prefix}.gcal")["qa"]
+    figures = read_sidecar(f"{args.prefix}.gcal", CalibrateFigures).figures
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.ms"
         work = program(
             "dsa110_contimg.calibration.working_copy",
             ms=args.ms,
             out=copy,
-            calibrator=qa["calibrator"],
+            calibrator=figures.calibrator,
             calibrators_table=None,
             catalog=args.catalog,
         )
         subprocess.run(work, check=True)
         with table(f"{copy}::ANTENNA", ack=False) as t:
-            reference = t.getcol("NAME").index(qa["refant"])
+            reference = t.getcol("NAME").index(figures.refant)
         with table(f"{copy}::SPECTRAL_WINDOW", ack=False) as t:
             freq_hz = t.getcell("CHAN_FREQ", 0)
         theirs = solve_with_quartical(copy, Path(scratch) / "gains", reference)

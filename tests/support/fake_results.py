@@ -11,12 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
+from dsa110_contimg.core.figures import (
+    FIGURES,
+    ApplyFigures,
+    CalibrateFigures,
+    ConvertFigures,
+    FlagStatistics,
+    GroupFigures,
+    ImageFigures,
+    LightcurvesFigures,
+    MedianOffset,
+    MosaicFigures,
+    PhotometryFigures,
+    Pointing,
+)
 from dsa110_contimg.core.files import write_text
 from dsa110_contimg.core.layout import Layout, companion
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.core.times import group_id, group_mjd
 from dsa110_contimg.photometry.measure import COLUMNS
 from dsa110_contimg.telescope.dsa110 import TILE_S
+from support.figures import example
 
 DEC_DEG = 16.1
 FREQ_HZ = 1.405e9
@@ -303,20 +318,20 @@ def make_results(
             rng,
         )
         card = Sidecar("mosaic", inputs=[layout.group(g, "image.fits") for g in ids[:2]])
-        card.qa = {"rms_jy": RMS_JY, "n_tiles": n_tiles, "area_deg2": 40.0}
+        card.figures = example(MosaicFigures, n_tiles=n_tiles, area_deg2=40.0)
         card.timings_s = {"total": 12.0}
         card.write(mosaic)
         write_photometry(layout.night(night, "photometry.csv"), rows)
         card = Sidecar("photometry", inputs=[mosaic], timings_s={"total": 2.0})
-        card.qa["astrometry"] = {
-            "n": 50,
-            "ra_offset_arcsec": 0.1,
-            "dec_offset_arcsec": -0.2,
-            "error_arcsec": 0.1,
-            "brightest": [
-                [*rng.normal((0.1, -0.2), 0.7).round(3).tolist(), 30 + i] for i in range(50)
-            ],
-        }
+        offsets = rng.normal((0.1, -0.2), 0.7, (50, 2)).round(3).tolist()
+        astrometry = MedianOffset(
+            n=50,
+            ra_offset_arcsec=0.1,
+            dec_offset_arcsec=-0.2,
+            error_arcsec=0.1,
+            brightest=[(east, north, 30 + i) for i, (east, north) in enumerate(offsets)],
+        )
+        card.figures = example(PhotometryFigures, astrometry=astrometry)
         card.write(layout.night(night, "photometry.csv"))
         history += rows
     _lightcurves(layout, history, variable)
@@ -329,41 +344,43 @@ def make_flags(rng):
     channel[19:22], channel[:2], channel[-2:] = 1.0, 0.5, 0.5
     antenna = {str(a + 1): round(float(rng.uniform(0.08, 0.2)), 3) for a in range(24)}
     antenna["4"] = 1.0
-    return {
-        "flagged_fraction": 0.2,
-        "flagged_fraction_effective": float(channel.mean()),
-        "by_channel": [round(float(c), 3) for c in channel],
-        "by_antenna": antenna,
-    }
+    return example(
+        FlagStatistics,
+        flagged_fraction=0.2,
+        flagged_fraction_effective=channel.mean(),
+        by_channel=[round(float(c), 3) for c in channel],
+        by_antenna=antenna,
+    )
 
 
 def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
     inputs: list[Path] = []
 
-    def put(kind, step, qa=None, seconds=5.0, verdict="pass", reasons=(), content=None):
+    def put(kind, figures, seconds=5.0, verdict="pass", reasons=(), content=None):
         product = layout.group(gid, kind)
         if not product.exists():
             write_text(product, content or "")
-        card = Sidecar(step, inputs=list(inputs[-1:]), qa=qa or {}, timings_s={"total": seconds})
+        (step,) = (name for name, model in FIGURES.items() if type(figures) is model)
+        card = Sidecar(step, inputs=list(inputs[-1:]), timings_s={"total": seconds})
+        card.figures = figures
         card.tools = {"wsclean": "3.1"} if step == "image" else {}
         card.verdict, card.reasons = verdict, list(reasons)
         card.write(product)
         inputs.append(product)
 
     n_subbands = 15 if bad and i == 6 else 16
-    put("hdf5", "group", {"subbands": list(range(n_subbands))}, 0.3)
+    put("hdf5", example(GroupFigures, subbands=list(range(n_subbands))), 0.3)
+    times = [group_mjd(gid) + (k + 0.5) * TILE_S / 24 / 86400 for k in range(24)]
     put(
         "ms",
-        "convert",
-        {
-            "phase_centre_ra_deg": ra,
-            "phase_centre_dec_deg": DEC_DEG,
-            "dec_app_deg": DEC_DEG,
-            "flags": make_flags(rng),
-            "pointing": {
-                "time_mjd": [group_mjd(gid) + (k + 0.5) * TILE_S / 24 / 86400 for k in range(24)]
-            },
-        },
+        example(
+            ConvertFigures,
+            phase_centre_ra_deg=ra,
+            phase_centre_dec_deg=DEC_DEG,
+            dec_app_deg=DEC_DEG,
+            flags=make_flags(rng),
+            pointing=example(Pointing, time_mjd=times),
+        ),
         30.0,
     )
     if i == 0:
@@ -374,7 +391,9 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
             else:
                 path.mkdir()
             card = Sidecar("calibrate", inputs=inputs[:1], timings_s={"total": 15.0})
-            card.qa = {"calibrator": "3C454.3", "flagged_fraction": 0.07, "median_snr": 88.0}
+            card.figures = example(
+                CalibrateFigures, calibrator="3C454.3", bcal_flagged=0.07, bcal_median_snr=88.0
+            )
             card.write(path)
     chosen = None if bad and i == 5 else first
     write_text(
@@ -392,7 +411,7 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
     )
     if chosen is None:
         return
-    put("cal.ms", "apply", {}, 8.0)
+    put("cal.ms", example(ApplyFigures), 8.0)
     if bad and i == 4:
         return
     rms = RMS_JY * (3 if bad and i == 2 else 1)
@@ -407,16 +426,16 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
     write_image(image, ra, DEC_DEG, sky, True, rms, (size, size), 4.0 / size, rng)
     put(
         "image.fits",
-        "image",
-        {
-            "rms_jy": rms,
-            "thermal_rms_jy": 0.25e-3,
-            "peak_jy": 1.0,
-            "dynamic_range": 1.0 / rms,
-            "beam_major_arcsec": BEAM_ARCSEC,
-            "beam_minor_arcsec": BEAM_ARCSEC,
-            "beam_pa_deg": 0.0,
-        },
+        example(
+            ImageFigures,
+            rms_jy=rms,
+            thermal_rms_jy=0.25e-3,
+            peak_jy=1.0,
+            dynamic_range=1.0 / rms,
+            beam_major_arcsec=BEAM_ARCSEC,
+            beam_minor_arcsec=BEAM_ARCSEC,
+            beam_pa_deg=0.0,
+        ),
         35.0,
         verdict,
         reasons,
@@ -425,7 +444,7 @@ def _tile(layout, gid, i, ra, sources, fluxes, first, bad, size, rng, tables):
         return
     rows = measure(sources, fluxes, ra, group_mjd(gid), gid, rms, rng, image.name)
     write_photometry(layout.group(gid, "photometry.csv"), rows)
-    put("photometry.csv", "photometry", {"n_sources": len(rows)}, 1.5)
+    put("photometry.csv", example(PhotometryFigures, n_sources=len(rows)), 1.5)
 
 
 def _lightcurves(layout, rows, variable):
@@ -458,6 +477,7 @@ def _lightcurves(layout, rows, variable):
     chosen = variability[(variability.eta > 2.5) & (variability.v > 0.1)].copy()
     chosen.insert(0, "rank", np.arange(1, len(chosen) + 1))
     chosen.to_csv(folder / "candidates.csv", index=False)
-    card = Sidecar("lightcurves", timings_s={"total": 3.0})
+    figures = example(LightcurvesFigures)
+    card = Sidecar("lightcurves", figures=figures, timings_s={"total": 3.0})
     card.parameters = {"eta_threshold": 2.5, "v_threshold": 0.1}
     card.write(folder / "lightcurves.parquet")

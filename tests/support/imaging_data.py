@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsa110_contimg.core import sidecar as sidecars
+from dsa110_contimg.core.figures import AppliedAveraging, AppliedCalibration, ApplyFigures
 from dsa110_contimg.telescope import dsa110
 from dsa110_contimg.telescope.beam import TileBeam
+from support.figures import example
 
 #: Start of the data (MJD) and direction of the tile; any will do.
 START_MJD = 61068.9
@@ -205,12 +207,15 @@ def write_tile(
     }
     sidecars.Sidecar(
         "apply",
-        qa={
-            "pointing": pointing,
-            "weights": weights,
-            "calibration": {"group": "20260121T000000"},
-            "averaging": dict(zip(("channels", "integrations"), averaged, strict=True)),
-            "aberration_scale": scale,
-        },
+        figures=example(
+            ApplyFigures,
+            pointing=pointing,
+            weights=weights,
+            calibration=example(AppliedCalibration, group="20260121T000000"),
+            averaging=AppliedAveraging(
+                channels=averaged[0], integrations=averaged[1], loss_at_half_power=0.0
+            ),
+            aberration_scale=scale,
+        ),
     ).write(path)
     return path

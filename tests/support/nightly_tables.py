@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from dsa110_contimg.core.figures import PhotometryFigures
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.photometry.measure import COLUMNS
+from support.figures import example
 
 
 def night(folder, day, scale=None, failed=False, dec=33.0):
@@ -41,7 +43,8 @@ def night(folder, day, scale=None, failed=False, dec=33.0):
     path = folder / "nights" / name / "photometry.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     table[list(COLUMNS)].to_csv(path, index=False)
-    card = Sidecar("photometry", qa={"image_sha256": f"{day:064d}", "image_version": f"v{day}"})
+    made_by = {"image_sha256": f"{day:064d}", "image_version": f"v{day}"}
+    card = Sidecar("photometry", figures=example(PhotometryFigures, **made_by))
     card.verdict = "fail" if failed else "pass"
     card.write(path)
     return path

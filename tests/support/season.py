@@ -64,10 +64,12 @@ def make(rng, n_constant, n_ese, n_flare, n_epochs=30, sigma=5.0, systematic=0.0
 def light_curves(table, options):
     """Return light curves, measures of variability and figures of a table of measurements."""
     store, curves = Store(":memory:", ""), []
-    image = dict.fromkeys(("image", "image_sha256", "image_version"), "")
+    known = dict.fromkeys(("table", "image", "image_sha256", "image_version"), "")
+    known |= dict.fromkeys(("steady", "RAOFF_arcsec", "DECOFF_arcsec", "offset_error_arcsec"))
+    known |= {"rejected": False, "correction": {}}
     nights = []
     for epoch, points in table.groupby("epoch"):
-        record = {"epoch": epoch, "mjd": float(points.mjd.median()), "rejected": False} | image
+        record = known | {"epoch": epoch, "mjd": float(points.mjd.median())}
         nights.append(Night(epoch, epoch, record, points))
     store.replace([], nights)
     measures, figures = assemble(store, options, curves.append)

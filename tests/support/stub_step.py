@@ -33,8 +33,8 @@ def write(path, text):
     temporary.replace(path)
 
 
-def sidecar(product, verdict="pass", **qa):
-    content = {"verdict": verdict, "reasons": [], "qa": qa}
+def sidecar(product, verdict="pass", **facts):
+    content = {"verdict": verdict, "reasons": [], "qa": {}} | facts
     write(f"{product}.json", json.dumps(content))
 
 
@@ -66,7 +66,9 @@ def group(out, *files):
     name = Path(out).stem.removeprefix("group_")
     inventory = json.loads(Path(os.environ["CONTIMG_INVENTORY"]).read_text())
     touch(out, made_of=files)
-    sidecar(out, group=next(g for g in inventory["groups"] if g["id"] == name))
+    entry = next(g for g in inventory["groups"] if g["id"] == name)
+    figures = {"subbands": [], "absent_subbands": [], "n_integrations": 24, "n_baselines": 1}
+    sidecar(out, step="group", qa=figures | {"dec_app_deg": 0.0, "group": entry})
 
 
 def convert(source, out, *options):

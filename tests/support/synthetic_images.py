@@ -5,7 +5,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy import ndimage
 
+from dsa110_contimg.core.figures import ImageFigures
 from dsa110_contimg.core.sidecar import Sidecar
+from support.figures import example
 
 FWHM = np.sqrt(8 * np.log(2))
 FREQ_HZ = 1.4e9  # the catalogue's own frequency: no spectral index in the way
@@ -84,5 +86,6 @@ def write_tile(folder, group, head, data, pb, rms, verdict="pass", reasons=()):
     write(path, head, data)
     write(folder / f"{group}.pb.fits", head, pb)
     write(folder / f"{group}.rms.fits", head, np.broadcast_to(rms, data.shape))
-    Sidecar("image", verdict=verdict, reasons=list(reasons)).write(path)
+    figures = example(ImageFigures)
+    Sidecar("image", figures=figures, verdict=verdict, reasons=list(reasons)).write(path)
     return path

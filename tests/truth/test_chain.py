@@ -120,7 +120,7 @@ def test_every_product_is_there_with_its_sidecar(noisy):
             assert (image.parent / path).exists(), path
         for kind in ("ms", "image.fits", "photometry.csv"):
             sidecar = read_sidecar(f"{prefix}.{kind}")
-            assert sidecar["inputs"] and sidecar["tools"] and sidecar["timings_s"], kind
+            assert sidecar.inputs and sidecar.tools and sidecar.timings_s, kind
     assert len(list(layout.results.glob("nights/*/groups/*/*.bcal"))) == 1
     (night,) = layout.night("").iterdir()
     for name in ("mosaic.fits", "mosaic.rms.fits", "photometry.csv", "qa.json", "report.html"):
@@ -225,11 +225,11 @@ def test_pages_show_what_the_data_say(chain):
     assert "mosaic.view.fits, cannot be shown" not in page
     # In the tile of its transit the calibrator outshines the field: its flux, and no phase.
     group = solutions.parent.name
-    summary = read_sidecar(solutions.parent / f"{group}.cal.ms")["qa"]["visibilities"]
+    summary = read_sidecar(solutions.parent / f"{group}.cal.ms").figures.visibilities
     for axis in ("frequency", "time", "antenna"):
-        phase = np.array(summary[axis]["phase_deg"]["XX"], float)
+        phase = np.array(getattr(summary, axis).phase_deg["XX"], float)
         # Channels full of interference have few data left, whose phase is anything.
         assert np.nanpercentile(np.abs(phase), 80) < 5, axis
-    amplitude = np.array(summary["frequency"]["amplitude_jy"]["XX"], float)
+    amplitude = np.array(summary.frequency.amplitude_jy["XX"], float)
     expected = true_fluxes(truth, 1.405e9)["3C48"]
     assert 0.8 * expected < np.nanmedian(amplitude) < 1.1 * expected

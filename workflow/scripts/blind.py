@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> None:
     from dsa110_contimg.photometry.blind import search_mosaic
 
     sidecar = search_mosaic(args.image, args.output, args.catalog, from_args(args, BlindOptions))
-    print(f"{args.output}: {sidecar.qa['n_sources']} sources that the catalogue does not have")
+    print(f"{args.output}: {sidecar.figures.n_sources} sources that the catalogue does not have")
 
 
 if __name__ == "__main__":

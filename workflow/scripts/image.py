@@ -36,13 +36,13 @@ def main(args: argparse.Namespace) -> None:
         threads=args.threads,
         memory_gb=args.memory_gb,
     )
-    rms, ratio = figures["rms_jy"], figures["rms_over_thermal"]
+    rms, ratio = figures.rms_jy, figures.rms_over_thermal
     if rms is None:
         print(f"{args.prefix}.image.fits: blank")
     else:
         print(
             f"{args.prefix}.image.fits: rms {rms * 1e3:.3f} mJy/beam ({ratio:.2f} times thermal), "
-            f"dynamic range {figures['dynamic_range']:.0f}"
+            f"dynamic range {figures.dynamic_range:.0f}"
         )
 
 

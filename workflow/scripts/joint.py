@@ -31,7 +31,8 @@ def main(args: argparse.Namespace) -> None:
     sidecar = image_field(
         args.output, args.sets, args.images, tuple(args.field), options, args.threads
     )
-    print(f"{args.output}: {sidecar.qa['n_tiles']} tiles, noise {sidecar.qa['rms_jy']:.2g} Jy/beam")
+    figures = sidecar.figures
+    print(f"{args.output}: {figures.n_tiles} tiles, noise {figures.rms_jy:.2g} Jy/beam")
 
 
 if __name__ == "__main__":

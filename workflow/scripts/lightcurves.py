@@ -23,10 +23,9 @@ def main(args: argparse.Namespace) -> None:
     from dsa110_contimg.lightcurves.assemble import make_lightcurves
 
     sidecar = make_lightcurves(args.folder, args.tables, from_args(args, LightcurveOptions))
-    figures = sidecar.qa
+    figures = sidecar.figures
     print(
-        f"{figures['n_epochs']} epochs, {figures['n_sources']} sources, "
-        f"{figures['n_candidates']} candidates"
+        f"{figures.n_epochs} epochs, {figures.n_sources} sources, {figures.n_candidates} candidates"
     )
 
 

@@ -25,9 +25,9 @@ def main(args: argparse.Namespace) -> None:
     from dsa110_contimg.mosaics.mosaic import make_mosaic
 
     sidecar = make_mosaic(args.images, args.output, from_args(args, MosaicOptions))
-    for entry in sidecar.qa["left_out"]:
-        print(f"left out {entry['tile']}: {entry['reason']}")
-    print(f"{args.output}: {sidecar.qa['n_tiles']} tiles, {sidecar.verdict}")
+    for entry in sidecar.figures.left_out:
+        print(f"left out {entry.tile}: {entry.reason}")
+    print(f"{args.output}: {sidecar.figures.n_tiles} tiles, {sidecar.verdict}")
 
 
 if __name__ == "__main__":

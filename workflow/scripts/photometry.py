@@ -25,9 +25,8 @@ def main(args: argparse.Namespace) -> None:
 
     options = from_args(args, PhotometryOptions)
     sidecar = measure_image(args.image, args.output, args.catalog, options)
-    print(
-        f"{args.output}: {sidecar.qa['n_detected']} of {sidecar.qa['n_sources']} sources detected"
-    )
+    figures = sidecar.figures
+    print(f"{args.output}: {figures.n_detected} of {figures.n_sources} sources detected")
 
 
 if __name__ == "__main__":

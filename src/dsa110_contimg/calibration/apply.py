@@ -19,11 +19,19 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.figures import (
+    AppliedAveraging,
+    AppliedCalibration,
+    ApplyFigures,
+    CalibrateFigures,
+    ConvertFigures,
+    Weights,
+)
 from ..core.files import replacing, write_text
 from ..core.layout import parse_group
 from ..core.options import ApplyOptions
 from ..core.programs import run_tool
-from ..core.sidecar import Sidecar, read_sidecar
+from ..core.sidecar import Record, Sidecar, read_sidecar
 from ..core.times import DAY_S
 from ..ms.summary import summarise_ms
 from ..telescope.smearing import Smearing, half_power_deg
@@ -50,12 +58,12 @@ class Candidate:
     """A calibration that may be applied: its prefix, and the sidecar of its gain table."""
 
     prefix: Path
-    sidecar: Mapping[str, Any]
+    sidecar: Record[CalibrateFigures]
 
     @property
     def group(self) -> str:
         """Group that it was solved on."""
-        return self.sidecar["qa"]["group"]
+        return self.sidecar.figures.group
 
     def table(self, kind: str) -> Path:
         """Return the path of one of its tables."""
@@ -67,7 +75,7 @@ class Candidate:
 
 def read_candidate(prefix: Path) -> Candidate:
     """Read a candidate; raise `DataError` when one of its sidecars is missing."""
-    sidecars = [read_sidecar(f"{prefix}.{kind}") for kind in KINDS]
+    sidecars = [read_sidecar(f"{prefix}.{kind}", CalibrateFigures) for kind in KINDS]
     return Candidate(Path(prefix).absolute(), sidecars[-1])
 
 
@@ -80,23 +88,23 @@ def why_unusable(candidate: Candidate, tile: Mapping[str, Any]) -> str | None:
     tile : mapping
         ``dec_app_deg``, ``antennas`` (names) and ``freq_hz`` of the tile.
     """
-    sidecar, qa = candidate.sidecar, candidate.sidecar["qa"]
-    if sidecar["verdict"] == "fail":
-        return f"it failed: {'; '.join(sidecar['reasons'])}"
+    sidecar, solved = candidate.sidecar, candidate.sidecar.figures
+    if sidecar.verdict == "fail":
+        return f"it failed: {'; '.join(sidecar.reasons)}"
     if any((candidate.table(kind) / NO_SOLUTION).exists() for kind in KINDS):
         return "it holds no solution"
-    apart = abs(qa["dec_app_deg"] - tile["dec_app_deg"])
-    if apart > sidecar["parameters"]["strip_deg"]:
+    apart = abs(solved.dec_app_deg - tile["dec_app_deg"])
+    if apart > sidecar.parameters["strip_deg"]:
         return f"it is from another strip, {apart:.1f} deg away"
-    half_channel = abs(qa["freq_hz"][1] - qa["freq_hz"][0]) / max(qa["n_channels"] - 1, 1) / 2
-    low, high = sorted(qa["freq_hz"])
+    low, high = sorted(solved.freq_hz)
+    half_channel = (high - low) / max(solved.n_channels - 1, 1) / 2
     freq_hz = np.asarray(tile["freq_hz"])
     if freq_hz.min() < low - 1.1 * half_channel or freq_hz.max() > high + 1.1 * half_channel:
         return (
             f"it covers {low / 1e6:.1f} to {high / 1e6:.1f} MHz, "
             f"the data {freq_hz.min() / 1e6:.1f} to {freq_hz.max() / 1e6:.1f} MHz"
         )
-    common = set(qa["antennas"]) & set(tile["antennas"])
+    common = set(solved.antennas) & set(tile["antennas"])
     if len(common) < LEAST_COMMON_ANTENNAS * len(tile["antennas"]):
         return f"it has only {len(common)} of the {len(tile['antennas'])} antennas"
     return None
@@ -186,7 +194,7 @@ def apply_calibration(
         If CASA, where it is asked for, fails.
     """
     ms, out = Path(ms), Path(out)
-    tile = read_sidecar(ms)
+    tile = read_sidecar(ms, ConvertFigures)
     candidates = [read_candidate(prefix) for prefix in prefixes]
     shape = _read_shape(ms, tile)
     chosen, reasons = choose_candidate(candidates, shape)
@@ -198,10 +206,10 @@ def apply_calibration(
     averaging = choose_averaging(
         shape["uvw_m"],
         shape["freq_hz"],
-        tile["qa"]["phase_centre_dec_deg"],
+        tile.figures.phase_centre_dec_deg,
         options.max_smearing,
     )
-    sidecar = Sidecar(
+    sidecar: Sidecar[ApplyFigures] = Sidecar(
         "apply",
         inputs=[ms, *(chosen.table(kind) for kind in KINDS)],
         parameters=options.model_dump() | {"candidates": [c.group for c in candidates]},
@@ -211,20 +219,21 @@ def apply_calibration(
         _correct(ms, temporary, chosen, averaging.channels, options, sidecar)
         sidecar.timings_s["correct"] = time.monotonic() - started
         started = time.monotonic()
-        sidecar.qa = _describe(temporary, tile, chosen, averaging)
-        solved = chosen.sidecar["qa"]
-        source = (solved["calibrator_ra_deg"], solved["calibrator_dec_deg"])
-        sidecar.qa["visibilities"] = summarise_ms(temporary, source)
+        sidecar.figures = _describe(temporary, tile, chosen, averaging)
+        solved = chosen.sidecar.figures
+        source = (solved.calibrator_ra_deg, solved.calibrator_dec_deg)
+        sidecar.figures.visibilities = summarise_ms(temporary, source)
         sidecar.timings_s["summary"] = time.monotonic() - started
     _judge(sidecar, tile, chosen)
+    applied = sidecar.figures.calibration
     record = {
         "target": parse_group(out),
         "candidates": [c.group for c in candidates],
-        "calibrators": {c.group: c.sidecar["qa"]["calibrator"] for c in candidates},
+        "calibrators": {c.group: c.sidecar.figures.calibrator for c in candidates},
         "chosen": chosen.group,
-        "borrowed": sidecar.qa["calibration"]["borrowed"],
-        "flux_anchor": sidecar.qa["calibration"]["flux_anchor"],
-        "steady": sidecar.qa["calibration"]["steady"],
+        "borrowed": applied.borrowed,
+        "flux_anchor": applied.flux_anchor,
+        "steady": applied.steady,
         "reasons": reasons,
     }
     sidecar.write(out, ("python-casacore", "numpy", "casatasks"))
@@ -242,7 +251,7 @@ def _correct(
     options: ApplyOptions,
     sidecar: Sidecar,
 ) -> None:
-    use_delay = chosen.sidecar["parameters"]["delay"]
+    use_delay = chosen.sidecar.parameters["delay"]
     if options.engine == "direct":
         correct_ms(ms, out, chosen.prefix, channels, use_delay=use_delay)
         return
@@ -251,7 +260,7 @@ def _correct(
     sidecar.commands.append(run_tool(command, timeout_s=options.timeout_s).command)
 
 
-def _read_shape(ms: Path, tile: Mapping[str, Any]) -> dict[str, Any]:
+def _read_shape(ms: Path, tile: Record[ConvertFigures]) -> dict[str, Any]:
     """Return what the choice of calibration and averaging depends on."""
     from casacore.tables import table
 
@@ -268,42 +277,42 @@ def _read_shape(ms: Path, tile: Mapping[str, Any]) -> dict[str, Any]:
         "uvw_m": uvw[np.any(uvw, axis=1)],
         "freq_hz": freq_hz,
         "antennas": [str(names[a]) for a in np.unique([antenna1, antenna2])],
-        "dec_app_deg": tile["qa"]["dec_app_deg"],
+        "dec_app_deg": tile.figures.dec_app_deg,
     }
 
 
 def _describe(
-    ms: Path, tile: Mapping[str, Any], chosen: Candidate, averaging: Averaging
-) -> dict[str, Any]:
-    """Return the QA figures of a calibrated set: pointing, weights, what was applied."""
-    qa, solved = tile["qa"], chosen.sidecar["qa"]
+    ms: Path, tile: Record[ConvertFigures], chosen: Candidate, averaging: Averaging
+) -> ApplyFigures:
+    """Return the figures of a calibrated set: pointing, weights, what was applied."""
+    converted, solved = tile.figures, chosen.sidecar.figures
     weights, flagged = sum_weights(ms)
-    apart_h = 24 * abs(solved["mjd"] - float(np.mean(qa["pointing"]["time_mjd"])))
-    return {
-        "pointing": qa["pointing"],
-        "dec_app_deg": qa["dec_app_deg"],
-        "phase_centre_ra_deg": qa["phase_centre_ra_deg"],
-        "phase_centre_dec_deg": qa["phase_centre_dec_deg"],
-        "aberration_scale": qa.get("aberration_scale", 1.0),
-        "weights": weights,
-        "flagged_fraction": flagged,
-        "averaging": {
-            "channels": averaging.channels,
-            "integrations": 1,
-            "loss_at_half_power": round(averaging.loss, 5),
-        },
-        "calibration": {
-            "group": chosen.group,
-            "calibrator": solved["calibrator"],
-            "flux_anchor": solved["flux_anchor"],
-            "steady": solved["steady"],
-            "apart_h": round(apart_h, 4),
-            "borrowed": apart_h > chosen.sidecar["parameters"]["validity_h"],
-        },
-    }
+    apart_h = 24 * abs(solved.mjd - float(np.mean(converted.pointing.time_mjd)))
+    return ApplyFigures(
+        pointing=converted.pointing,
+        dec_app_deg=converted.dec_app_deg,
+        phase_centre_ra_deg=converted.phase_centre_ra_deg,
+        phase_centre_dec_deg=converted.phase_centre_dec_deg,
+        aberration_scale=converted.aberration_scale,
+        weights=weights,
+        flagged_fraction=flagged,
+        averaging=AppliedAveraging(
+            channels=averaging.channels,
+            integrations=1,
+            loss_at_half_power=round(averaging.loss, 5),
+        ),
+        calibration=AppliedCalibration(
+            group=chosen.group,
+            calibrator=solved.calibrator,
+            flux_anchor=solved.flux_anchor,
+            steady=solved.steady,
+            apart_h=round(apart_h, 4),
+            borrowed=apart_h > chosen.sidecar.parameters["validity_h"],
+        ),
+    )
 
 
-def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
+def sum_weights(ms: Path) -> tuple[Weights, float]:
     """Return the summed weights of unflagged data by time and channel, and the flagged fraction.
 
     Parameters
@@ -313,8 +322,7 @@ def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
 
     Returns
     -------
-    dict
-        ``freq_hz`` (n_chan), ``time_mjd`` (n_time), ``weight`` (n_time x n_chan).
+    Weights
     float
         Fraction of visibilities flagged.
     """
@@ -336,25 +344,26 @@ def sum_weights(ms: Path) -> tuple[dict[str, Any], float]:
                 total[k] += by_channel[times == k].sum(axis=0)
             n_flagged += int(flags.sum())
             n_all += flags.size
-    return {
-        "freq_hz": freq_hz.tolist(),
-        "time_mjd": (unique / DAY_S).tolist(),
-        "weight": [[float(f"{w:.6g}") for w in row] for row in total],
-    }, n_flagged / max(n_all, 1)
+    weights = Weights(
+        freq_hz=freq_hz.tolist(),
+        time_mjd=(unique / DAY_S).tolist(),
+        weight=[[float(f"{w:.6g}") for w in row] for row in total],
+    )
+    return weights, n_flagged / max(n_all, 1)
 
 
-def _judge(sidecar: Sidecar, tile: Mapping[str, Any], chosen: Candidate) -> None:
-    calibration = sidecar.qa["calibration"]
-    if tile["verdict"] == "fail":
-        sidecar.fail(f"the tile itself failed: {'; '.join(tile['reasons'])}")
-    if sidecar.qa["flagged_fraction"] == 1:
+def _judge(sidecar: Sidecar[ApplyFigures], tile: Record[ConvertFigures], chosen: Candidate) -> None:
+    calibration = sidecar.figures.calibration
+    if tile.verdict == "fail":
+        sidecar.fail(f"the tile itself failed: {'; '.join(tile.reasons)}")
+    if sidecar.figures.flagged_fraction == 1:
         sidecar.fail(f"nothing was corrected: all data are flagged after {chosen.group}")
-    if not calibration["steady"]:
+    if not calibration.steady:
         sidecar.warn(
-            f"the flux scale rests on {calibration['calibrator']} "
-            f"({calibration['flux_anchor']}), which is not known to be steady"
+            f"the flux scale rests on {calibration.calibrator} "
+            f"({calibration.flux_anchor}), which is not known to be steady"
         )
-    if calibration["borrowed"]:
+    if calibration.borrowed:
         sidecar.warn(
-            f"calibration borrowed from {chosen.group}, {calibration['apart_h'] / 24:.1f} days away"
+            f"calibration borrowed from {chosen.group}, {calibration.apart_h / 24:.1f} days away"
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ..core.figures import CalibrateFigures
 from ..core.options import CalibrationOptions
 from ..core.robust import MAD_TO_SIGMA, mad
 from ..core.sidecar import Sidecar
@@ -54,13 +54,13 @@ MODEL_OVER_CORRECTED = (1.5, 5.0)
 
 def judge_solution(
     solutions: Mapping[str, Solution],
-    sidecar: Sidecar,
+    sidecar: Sidecar[CalibrateFigures],
     *,
     normalised: bool = True,
     subbands: int = 16,
     names: Mapping[int, str] | None = None,
-) -> dict[str, Any]:
-    """Judge a calibration, and return its figures.
+) -> None:
+    """Judge a calibration, and note its figures.
 
     Raw gains have random phases and amplitudes near 0.07: the scatter of G over antennas says
     nothing, so phases are judged on the bandpass, whose phases are near zero when it is good.
@@ -70,7 +70,7 @@ def judge_solution(
     solutions : mapping
         ``kcal``, ``bcal``, ``gcal`` to solutions, those that were found.
     sidecar : Sidecar
-        Its verdict is lowered where a gate is missed.
+        Receives the figures; its verdict is lowered where a gate is missed.
     normalised : bool
         Whether the bandpass should have amplitudes near 1 (in quick mode it carries the scale).
     subbands : int
@@ -81,36 +81,34 @@ def judge_solution(
     missing = [kind for kind in KINDS if kind not in solutions]
     if missing:
         sidecar.fail(f"CASA found no solution for {', '.join(missing)}")
-        return {}
+        return
     delay, bandpass, gain = (solutions[kind] for kind in KINDS)
-    figures: dict[str, Any] = {}
+    figures = sidecar.figures
     for kind, solution in zip(KINDS, (delay, bandpass, gain), strict=True):
         good = ~solution.flags
-        figures[f"{kind}_flagged"] = float(solution.flags.mean())
-        figures[f"{kind}_flagged_effective"] = solution.flagged_effective
+        setattr(figures, f"{kind}_flagged", solution.flags.mean())
+        setattr(figures, f"{kind}_flagged_effective", solution.flagged_effective)
         if kind != "kcal":  # CASA gives delays none
             snr = solution.snr[good]
-            figures[f"{kind}_median_snr"] = float(np.median(snr)) if good.any() else 0.0
-    _gate(sidecar, "flagged fraction of the bandpass", figures["bcal_flagged_effective"],
+            setattr(figures, f"{kind}_median_snr", np.median(snr) if good.any() else 0.0)
+    _gate(sidecar, "flagged fraction of the bandpass", figures.bcal_flagged_effective,
           *FLAGGED_FRACTION)  # fmt: skip
-    _gate(sidecar, "flagged fraction of the gains", figures["gcal_flagged_effective"],
+    _gate(sidecar, "flagged fraction of the gains", figures.gcal_flagged_effective,
           *FLAGGED_FRACTION)  # fmt: skip
-    for kind, name in (("bcal", "bandpass"), ("gcal", "gains")):
-        _gate(sidecar, f"median signal-to-noise ratio of the {name}", figures[f"{kind}_median_snr"],
-              *MEDIAN_SNR, above=False)  # fmt: skip
+    for snr, name in ((figures.bcal_median_snr, "bandpass"), (figures.gcal_median_snr, "gains")):
+        _gate(sidecar, f"median signal-to-noise ratio of the {name}", snr, *MEDIAN_SNR, above=False)
     solved = np.intersect1d(bandpass.present, gain.present)
-    figures["n_antennas"] = len(solved)
+    figures.n_antennas = len(solved)
     if len(solved) < LEAST_ANTENNAS:
         sidecar.fail(f"only {len(solved)} antennas have solutions, fewer than {LEAST_ANTENNAS}")
     if len(solved):
-        _judge_bandpass(bandpass, solved, sidecar, figures, subbands)
+        _judge_bandpass(bandpass, solved, sidecar, subbands)
         low, high = BANDPASS_AMPLITUDE
-        if normalised and not low <= figures["bandpass_amplitude_mean"] <= high:
-            sidecar.warn(f"mean bandpass amplitude is {figures['bandpass_amplitude_mean']:.3g}")
-        _judge_delays(delay, solved, sidecar, figures, names or {})
+        if normalised and not low <= figures.bandpass_amplitude_mean <= high:
+            sidecar.warn(f"mean bandpass amplitude is {figures.bandpass_amplitude_mean:.3g}")
+        _judge_delays(delay, solved, sidecar, names or {})
         good = ~gain.flags
-        figures["gain_amplitude_median"] = float(np.median(np.abs(gain.values[good])))
-    return figures
+        figures.gain_amplitude_median = np.median(np.abs(gain.values[good]))
 
 
 def _gate(
@@ -126,27 +124,27 @@ def _gate(
 
 
 def _judge_bandpass(
-    bandpass: Solution, solved: np.ndarray, sidecar: Sidecar, figures: dict, subbands: int
+    bandpass: Solution, solved: np.ndarray, sidecar: Sidecar[CalibrateFigures], subbands: int
 ) -> None:
+    figures = sidecar.figures
     rows = np.isin(bandpass.antenna, solved)
     values, flags = bandpass.values[rows], bandpass.flags[rows]
     amplitude = np.abs(values[~flags])
-    figures["bandpass_amplitude_mean"] = float(amplitude.mean())
+    figures.bandpass_amplitude_mean = amplitude.mean()
     phase = np.rad2deg(np.angle(values[~flags]))
-    figures["bandpass_phase_scatter_deg"] = float(np.std(phase))
-    if figures["bandpass_phase_scatter_deg"] > PHASE_SCATTER_DEG:
+    figures.bandpass_phase_scatter_deg = np.std(phase)
+    if figures.bandpass_phase_scatter_deg > PHASE_SCATTER_DEG:
         sidecar.warn(
-            f"bandpass phases scatter by {figures['bandpass_phase_scatter_deg']:.0f} deg "
+            f"bandpass phases scatter by {figures.bandpass_phase_scatter_deg:.0f} deg "
             f"(limit {PHASE_SCATTER_DEG:g})"
         )
-    figures["bandpass_roughness"] = roughness(values, flags)
+    figures.bandpass_roughness = roughness(values, flags)
     by_channel = flags.mean(axis=(0, 2))
-    poor = int((by_channel > CHANNEL_FLAGGED).sum())
-    figures["channels_flagged"] = poor
+    figures.channels_flagged = int((by_channel > CHANNEL_FLAGGED).sum())
     if len(by_channel) % subbands == 0:
         by_subband = by_channel.reshape(subbands, -1).mean(axis=1)
         absent = int((by_subband > SUBBAND_FLAGGED).sum())
-        figures["subbands_flagged"] = absent
+        figures.subbands_flagged = absent
         if absent:
             sidecar.warn(f"{absent} of {subbands} subbands have no bandpass")
 
@@ -182,8 +180,7 @@ def find_delay_outliers(delay: Solution, antennas: np.ndarray) -> dict[int, floa
 def _judge_delays(
     delay: Solution,
     solved: np.ndarray,
-    sidecar: Sidecar,
-    figures: dict,
+    sidecar: Sidecar[CalibrateFigures],
     names: Mapping[int, str],
 ) -> None:
     # CASA gives a dead antenna a delay of noise; the bandpass is what flags it.
@@ -194,9 +191,10 @@ def _judge_delays(
     outliers = find_delay_outliers(delay, solved)
     usual = mine & ~np.isin(delay.antenna, list(outliers))
     typical = delay.values[~delay.flags & usual[:, None, None]].real
-    figures["delay_rms_ns"] = float(np.sqrt(np.mean(typical**2))) if len(typical) else None
-    figures["delay_largest_ns"] = float(np.abs(delays).max())
-    figures["delay_outliers_ns"] = {names.get(a, str(a)): ns for a, ns in outliers.items()}
+    figures = sidecar.figures
+    figures.delay_rms_ns = float(np.sqrt(np.mean(typical**2))) if len(typical) else None
+    figures.delay_largest_ns = np.abs(delays).max()
+    figures.delay_outliers_ns = {names.get(a, str(a)): ns for a, ns in outliers.items()}
     beyond = float((np.abs(delays) > DELAY_LIMIT_NS).mean())
     share = max(len(outliers) / len(solved), beyond)
     said = ", ".join(f"{names.get(a, a)} {ns:+.0f} ns" for a, ns in sorted(outliers.items()))
@@ -227,17 +225,18 @@ def roughness(values: np.ndarray, flags: np.ndarray) -> float:
     )
 
 
-def judge_field(summary: dict, options: CalibrationOptions, sidecar: Sidecar) -> None:
+def judge_field(
+    summary: dict, options: CalibrationOptions, sidecar: Sidecar[CalibrateFigures]
+) -> None:
     """Record where and when a tile was solved on, and warn where little of the flux is modelled."""
-    sidecar.qa |= {
-        "mjd": summary["mid_mjd"],
-        "model_sources": len(summary["sources"]),
-        "calibrator_share": summary["share"],
-        "calibrator_apparent_jy": summary["apparent_jy"],
-        "antennas": list(summary["antennas"]),
-        "freq_hz": summary["freq_hz"],
-        "n_channels": summary["n_channels"],
-    }
+    figures = sidecar.figures
+    figures.mjd = summary["mid_mjd"]
+    figures.model_sources = len(summary["sources"])
+    figures.calibrator_share = summary["share"]
+    figures.calibrator_apparent_jy = summary["apparent_jy"]
+    figures.antennas = list(summary["antennas"])
+    figures.freq_hz = summary["freq_hz"]
+    figures.n_channels = summary["n_channels"]
     if summary["apparent_jy"] < options.min_flux_jy / 2:  # the mean over the tile, not at transit
         sidecar.fail(
             f"the calibrator's apparent flux is {summary['apparent_jy']:.3g} Jy: "
@@ -250,22 +249,25 @@ def judge_field(summary: dict, options: CalibrationOptions, sidecar: Sidecar) ->
         )
 
 
-def judge_timeline(timeline: Solution | None, sidecar: Sidecar) -> None:
+def judge_timeline(timeline: Solution | None, sidecar: Sidecar[CalibrateFigures]) -> None:
     """Record how much gains move within the tile, from one solution an integration."""
     if timeline is None or not len(timeline.present):
         return
     values = np.where(timeline.flags, np.nan, timeline.values)
     phase, amplitude = np.rad2deg(np.angle(values)), np.abs(values)
     mine = [timeline.antenna == a for a in timeline.present]
-    sidecar.qa["phase_drift_deg"] = float(np.median([np.nanstd(phase[m]) for m in mine]))
+    sidecar.figures.phase_drift_deg = np.median([np.nanstd(phase[m]) for m in mine])
     # Relative, for subband averages have another bandpass than the channel at their centre.
-    sidecar.qa["amplitude_drift"] = float(
+    sidecar.figures.amplitude_drift = float(
         np.median([np.nanstd(amplitude[m]) / np.nanmean(amplitude[m]) for m in mine])
     )
 
 
 def judge_corrected(
-    copy: Path, solutions: Mapping[str, Solution], options: CalibrationOptions, sidecar: Sidecar
+    copy: Path,
+    solutions: Mapping[str, Solution],
+    options: CalibrationOptions,
+    sidecar: Sidecar[CalibrateFigures],
 ) -> None:
     """Compare corrected data with the model on the copy: amplitudes must agree."""
     from casatools import table as casa_table
@@ -293,6 +295,6 @@ def judge_corrected(
         return
     corrected = data[good] / pair[good]
     ratio = float(np.sum(np.abs(model[good]) ** 2) / np.sum((corrected * model[good].conj()).real))
-    sidecar.qa["model_over_corrected"] = ratio
+    sidecar.figures.model_over_corrected = ratio
     _gate(sidecar, "model over corrected amplitude", max(ratio, 1 / ratio) if ratio > 0 else np.inf,
           *MODEL_OVER_CORRECTED)  # fmt: skip

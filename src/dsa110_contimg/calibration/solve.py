@@ -24,6 +24,7 @@ import numpy as np
 
 from ..catalogs.calibrators import Calibrator
 from ..core.errors import DataError
+from ..core.figures import CalibrateFigures, ConvertFigures
 from ..core.files import replacing, scratch
 from ..core.layout import parse_group
 from ..core.options import CalibrationOptions
@@ -243,21 +244,21 @@ def calibrate(
     from ..core.casa import casa_session
 
     ms = Path(ms).absolute()
-    tile = read_sidecar(ms)
+    tile = read_sidecar(ms, ConvertFigures)
     sidecar = Sidecar(
         "calibrate",
         inputs=[p for p in (ms, calibrators, catalog) if p is not None],
         parameters=options.model_dump() | {"calibrator": calibrator.name},
+        figures=CalibrateFigures(
+            group=parse_group(ms),
+            calibrator=calibrator.name,
+            calibrator_ra_deg=calibrator.ra_deg,
+            calibrator_dec_deg=calibrator.dec_deg,
+            flux_anchor=calibrator.anchor,
+            steady=calibrator.steady,
+            dec_app_deg=tile.figures.dec_app_deg,
+        ),
     )
-    sidecar.qa |= {
-        "group": parse_group(ms),
-        "calibrator": calibrator.name,
-        "calibrator_ra_deg": calibrator.ra_deg,
-        "calibrator_dec_deg": calibrator.dec_deg,
-        "flux_anchor": calibrator.anchor,
-        "steady": calibrator.steady,
-        "dec_app_deg": tile["qa"]["dec_app_deg"],
-    }
     if not calibrator.steady:
         sidecar.warn(
             f"the flux scale rests on {calibrator.name} ({calibrator.anchor}), "
@@ -266,8 +267,8 @@ def calibrate(
     with scratch("calibrate", Path(prefix).parent) as folder:
         solved: dict[str, Path] = {}
         copy = folder / "copy.ms"
-        if tile["verdict"] == "fail":
-            sidecar.fail(f"the tile itself failed: {'; '.join(tile['reasons'])}")
+        if tile.verdict == "fail":
+            sidecar.fail(f"the tile itself failed: {'; '.join(tile.reasons)}")
         else:
             summary = _make_copy(ms, copy, sidecar, options, calibrators, catalog)
             judge_field(summary, options, sidecar)
@@ -288,7 +289,7 @@ def calibrate(
 def _make_copy(
     ms: Path,
     copy: Path,
-    sidecar: Sidecar,
+    sidecar: Sidecar[CalibrateFigures],
     options: CalibrationOptions,
     calibrators: Path | None,
     catalog: Path | None,
@@ -298,7 +299,7 @@ def _make_copy(
         "dsa110_contimg.calibration.working_copy",
         ms=ms,
         out=copy,
-        calibrator=sidecar.qa["calibrator"],
+        calibrator=sidecar.figures.calibrator,
         calibrators_table=calibrators,
         catalog=catalog,
         uvmin_klambda=options.uvmin_klambda,
@@ -315,7 +316,7 @@ def _solve_and_judge(
     copy: Path,
     folder: Path,
     summary: dict,
-    sidecar: Sidecar,
+    sidecar: Sidecar[CalibrateFigures],
     options: CalibrationOptions,
     figure: Path,
 ) -> dict[str, Path]:
@@ -324,14 +325,14 @@ def _solve_and_judge(
     except DataError as error:
         sidecar.fail(str(error))
         return {}
-    sidecar.qa["refant"] = reference[0]
+    sidecar.figures.refant = reference[0]
     started = time.monotonic()
     with session() as casa:
         solved = solve(casa, copy, folder, reference, options)
         sidecar.timings_s["solve"] = time.monotonic() - started
         read = {kind: read_solution(table) for kind, table in solved.items()}
         solutions = {kind: solution for kind, solution in read.items() if solution is not None}
-        sidecar.qa |= judge_solution(
+        judge_solution(
             {k: solutions[k] for k in KINDS if k in solutions},
             sidecar,
             normalised=options.mode != "quick",
@@ -339,13 +340,14 @@ def _solve_and_judge(
         )
         if all(k in solutions for k in KINDS):
             low, high = summary["freq_hz"]
+            figures = sidecar.figures
             judge_timeline(solutions.get("timeline"), sidecar)
             judge_corrected(copy, {k: solutions[k] for k in KINDS}, options, sidecar)
             plot_calibration(
                 figure,
                 solutions,
                 np.linspace(low, high, summary["n_channels"]),
-                f"{sidecar.qa['calibrator']}, {sidecar.qa['group']}: {sidecar.verdict}",
+                f"{figures.calibrator}, {figures.group}: {sidecar.verdict}",
             )
             _use_short(solved, solutions, options, sidecar)
     return {kind: solved[kind] for kind in KINDS if kind in solved}
@@ -355,21 +357,21 @@ def _use_short(
     solved: dict[str, Path],
     solutions: Mapping[str, Solution],
     options: CalibrationOptions,
-    sidecar: Sidecar,
+    sidecar: Sidecar[CalibrateFigures],
 ) -> None:
     """Let the gains follow what drifts within the tile, where that can be seen."""
     timeline = solutions.get("timeline")
-    sidecar.qa["gain_interval_s"] = None  # the whole tile
+    sidecar.figures.gain_interval_s = None  # the whole tile
     if not options.gain_interval_s or timeline is None:
         return
     if timeline.flagged_effective > FLAGGED_FRACTION[0]:
         return
     short = smooth(timeline, options.gain_interval_s)
     snr = float(np.median(short.snr[~short.flags]))
-    sidecar.qa["gain_short_median_snr"] = snr
+    sidecar.figures.gain_short_median_snr = snr
     if snr < SHORT_SNR:
         return
     product = follow_drifts(solutions["gcal"], short, amplitudes=options.mode != "quick")
     _write_solution(solved["timeline"], product)
     solved["gcal"] = solved["timeline"]
-    sidecar.qa["gain_interval_s"] = options.gain_interval_s
+    sidecar.figures.gain_interval_s = options.gain_interval_s

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..catalogs import calibrators, catalogue
 from ..core.errors import DataError
+from ..core.figures import ConvertFigures
 from ..core.files import write_text
 from ..core.programs import run_as_program
 from ..core.sidecar import read_sidecar
@@ -327,16 +328,10 @@ def write_working_copy(
 
 def _pointings(ms: Path, tile: _Sampling) -> TileBeam:
     """Return the beam at the integrations of a tile, from the pointing in its sidecar."""
-    pointing = read_sidecar(ms)["qa"].get("pointing")
-    if pointing is None:
-        raise DataError(f"{ms}: its sidecar holds no pointing; convert it again")
+    pointing = read_sidecar(ms, ConvertFigures).figures.pointing
     mjd = tile.times_s / DAY_S
-    weights = {
-        "freq_hz": tile.freq_hz,
-        "time_mjd": mjd,
-        "weight": np.ones((len(mjd), len(tile.freq_hz))),
-    }
-    return TileBeam.from_qa({"pointing": pointing, "weights": weights})
+    weight = np.ones((len(mjd), len(tile.freq_hz)))
+    return TileBeam.from_pointing(pointing, mjd, tile.freq_hz, weight)
 
 
 #: Subtables that solving needs.

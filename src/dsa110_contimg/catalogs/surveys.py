@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ConfigError, DataError, ToolError
+from ..core.figures import CatalogFigures
 from ..core.files import replacing
 from ..core.sidecar import Sidecar
 from .catalogue import DEFAULT_ALPHA, REFERENCE_HZ, UNITS, iau_name, read_catalog, read_csv
@@ -272,9 +273,13 @@ def make_catalogue(
     if target.suffix != ".parquet":
         raise ConfigError(f"{target}: the name of a catalogue ends with .parquet")
     count = write_catalog(table, target)
-    sidecar = Sidecar("catalog", inputs=list(inputs), parameters=parameters)
+    sidecar = Sidecar(
+        "catalog",
+        inputs=list(inputs),
+        parameters=parameters,
+        figures=CatalogFigures(n_sources=count, flux_jy=table.flux_jy.sum()),
+    )
     if reference:
         sidecar.tools["reference"] = reference
-    sidecar.qa = {"n_sources": count, "flux_jy": float(table.flux_jy.sum())}
     sidecar.write(target, ("pandas", "pyarrow"))
     return count

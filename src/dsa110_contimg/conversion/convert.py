@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -34,6 +35,7 @@ from casacore import tables
 
 from .. import __version__
 from ..core.errors import DataError
+from ..core.figures import ConvertFigures, Pointing
 from ..core.files import replacing, scratch
 from ..core.options import ConversionOptions, FlaggingOptions
 from ..core.sidecar import Sidecar
@@ -448,8 +450,8 @@ def convert(
     writer = options.writer
     if writer == "auto":
         writer = "direct" if len(content.sources) > 2 else "pyuvdata"
-    sidecar = Sidecar(
-        step="convert",
+    sidecar: Sidecar[ConvertFigures] = Sidecar(
+        "convert",
         inputs=[group, *content.sources.values()],
         parameters=options.model_dump(mode="json") | {"flagging": flagging.model_dump(mode="json")},
     )
@@ -463,10 +465,10 @@ def convert(
             else:
                 write_pyuvdata(content, ms, geometry)
             write_subtables(ms, content, geometry, _history(content, geometry, writer))
-        sidecar.qa = _qa(content, geometry, writer)
+        sidecar.figures = _figures(content, geometry, writer)
         with _timed(sidecar, "validate"):
-            sidecar.qa["validation"] = validate(ms, sidecar)
-        sidecar.qa["flags"] = flag_ms(ms, flagging, sidecar)
+            sidecar.figures.validation = validate(ms, sidecar)
+        sidecar.figures.flags = flag_ms(ms, flagging, sidecar)
     sidecar.write(target, packages=("pyuvdata", "python-casacore", "astropy", "h5py", "numpy"))
     return sidecar
 
@@ -516,18 +518,20 @@ def _history(group: GroupFile, geometry: Geometry, writer: str) -> list[str]:
     ]
 
 
-def _qa(group: GroupFile, geometry: Geometry, writer: str) -> dict:
+def _figures(
+    group: GroupFile, geometry: Geometry, writer: Literal["direct", "pyuvdata"]
+) -> ConvertFigures:
     ra, dec = np.degrees(geometry.centre)
-    return {
-        "writer": writer,
-        "subbands": sorted(group.sources),
-        "phase_centre_ra_deg": float(ra),
-        "phase_centre_dec_deg": float(dec),
-        "dec_app_deg": float(np.degrees(group.dec_app)),
-        "aberration_scale": geometry.aberration_scale,
-        "pointing": {
-            "time_mjd": (group.jd - MJD_ZERO_JD).tolist(),
-            "ra_deg": np.degrees(geometry.pointing[:, 0]).tolist(),
-            "dec_deg": np.degrees(geometry.pointing[:, 1]).tolist(),
-        },
-    }
+    return ConvertFigures(
+        writer=writer,
+        subbands=sorted(group.sources),
+        phase_centre_ra_deg=ra,
+        phase_centre_dec_deg=dec,
+        dec_app_deg=np.degrees(group.dec_app),
+        aberration_scale=geometry.aberration_scale,
+        pointing=Pointing(
+            time_mjd=(group.jd - MJD_ZERO_JD).tolist(),
+            ra_deg=np.degrees(geometry.pointing[:, 0]).tolist(),
+            dec_deg=np.degrees(geometry.pointing[:, 1]).tolist(),
+        ),
+    )

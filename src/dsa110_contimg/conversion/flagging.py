@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.figures import FlagStatistics
 from ..core.files import scratch
 from ..core.options import FlaggingOptions
 from ..core.programs import find_tool, program, run_as_program, run_tool
@@ -198,7 +199,7 @@ def flag_statistics(
     length_m: np.ndarray,
     names: list[str],
     polarizations: list[str],
-) -> dict[str, Any]:
+) -> FlagStatistics:
     """Summarise flags of the cross-correlations.
 
     Raw fractions are of everything recorded; effective ones leave out antennas without any data and
@@ -221,11 +222,8 @@ def flag_statistics(
 
     Returns
     -------
-    dict
-        ``flagged_fraction``, ``flagged_fraction_effective``, ``absent_antennas``,
-        ``absent_channels`` (count), and effective fractions ``by_antenna``, ``by_channel``,
-        ``by_baseline_length``, ``by_polarization``; ``percent_by_antenna_block`` has a percentage
-        for each of up to `CHANNEL_BLOCKS` blocks of channels, absent ones included.
+    FlagStatistics
+        ``percent_by_antenna_block`` has up to `CHANNEL_BLOCKS` blocks of channels.
     """
     cross = antenna1 != antenna2
     fraction = count[cross] / n_times
@@ -246,39 +244,37 @@ def flag_statistics(
         & (length < high)
         for low, high in itertools.pairwise(edges)
     }
-    return {
-        "flagged_fraction": _rounded(fraction.mean()),
-        "flagged_fraction_effective": _rounded(effective.mean()) if effective.size else 1.0,
-        "absent_antennas": [names[n] for n in numbers if n not in present],
-        "absent_channels": int((~channels).sum()),
-        "by_antenna": {
-            names[n]: _rounded(effective[(a1 == n) | (a2 == n)].mean()) for n in present
-        },
-        "by_channel": [_rounded(f) for f in by_channel],
-        "percent_by_antenna_block": {
+    return FlagStatistics(
+        flagged_fraction=_rounded(fraction.mean()),
+        flagged_fraction_effective=_rounded(effective.mean()) if effective.size else 1.0,
+        absent_antennas=[names[n] for n in numbers if n not in present],
+        absent_channels=int((~channels).sum()),
+        by_antenna={names[n]: _rounded(effective[(a1 == n) | (a2 == n)].mean()) for n in present},
+        by_channel=[_rounded(f) for f in by_channel],
+        percent_by_antenna_block={
             names[n]: _percent_in_blocks(fraction_present[(a1 == n) | (a2 == n)]) for n in present
         },
-        "by_baseline_length": {
+        by_baseline_length={
             label: _rounded(effective[chosen].mean())
             for label, chosen in bins.items()
             if chosen.any()
         },
-        "by_polarization": {
+        by_polarization={
             name: _rounded(effective[..., p].mean()) if effective.size else 1.0
             for p, name in enumerate(polarizations)
         },
-    }
+    )
 
 
 def _rounded(fraction: float) -> float:
     return round(float(fraction), 5)
 
 
-def judge_flags(statistics: dict[str, Any], sidecar: Sidecar) -> None:
+def judge_flags(statistics: FlagStatistics, sidecar: Sidecar) -> None:
     """Set the verdict of a tile from its flag statistics."""
-    effective = statistics["flagged_fraction_effective"]
-    if 1 - statistics["flagged_fraction"] < LEAST_REMAINING:
-        sidecar.fail(f"only {1 - statistics['flagged_fraction']:.1%} of the data is left unflagged")
+    effective = statistics.flagged_fraction_effective
+    if 1 - statistics.flagged_fraction < LEAST_REMAINING:
+        sidecar.fail(f"only {1 - statistics.flagged_fraction:.1%} of the data is left unflagged")
     elif effective > FAIL_FRACTION:
         sidecar.fail(f"{effective:.0%} of the data of the antennas present is flagged")
     elif effective > WARN_FRACTION:
@@ -548,7 +544,7 @@ def _run_engine(
     sidecar.commands.append(result.command)
 
 
-def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> dict[str, Any]:
+def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> FlagStatistics:
     """Flag a Measurement Set that is still being made.
 
     Parameters
@@ -562,8 +558,8 @@ def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> dict[str, A
 
     Returns
     -------
-    dict
-        Statistics as of `flag_statistics`, and ``dead_antennas``, ``not_finite`` (count).
+    FlagStatistics
+        As of `flag_statistics`, and what was found on the way.
 
     Raises
     ------
@@ -607,8 +603,8 @@ def flag_ms(ms: Path, options: FlaggingOptions, sidecar: Sidecar) -> dict[str, A
         names,
         _polarization_names(ms, grid.n_pol),
     )
-    statistics["dead_antennas"] = [names[n] for n in dead]
-    statistics["not_finite"] = n_not_finite
+    statistics.dead_antennas = [names[n] for n in dead]
+    statistics.not_finite = n_not_finite
     judge_flags(statistics, sidecar)
     return statistics
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.figures import GroupFigures
 from ..core.files import replacing
 from ..core.sidecar import Sidecar
 from ..telescope.astrometry import Site, Sky, meridian_axes
@@ -79,7 +80,7 @@ def write_group_file(target: str | os.PathLike, paths: Sequence[str | os.PathLik
     for sb, header in headers.items():
         _check_same(files[reference], headers[reference], files[sb], header)
     frequencies, width = _frequency_plan(files, headers)
-    sidecar = Sidecar(step="group", inputs=list(files.values()))
+    sidecar: Sidecar[GroupFigures] = Sidecar("group", inputs=list(files.values()))
     absent = sorted(set(range(N_SUBBANDS)) - set(files))
     if absent:
         sidecar.warn("absent: " + " ".join(f"sb{sb:02d}" for sb in absent))
@@ -92,13 +93,13 @@ def write_group_file(target: str | os.PathLike, paths: Sequence[str | os.PathLik
                 raise DataError(f"{files[reference]}: {error}") from None
             _write_virtual(group, files, headers[reference], folder)
             _write_sources(group, files, folder)
-    sidecar.qa = {
-        "subbands": sorted(files),
-        "absent_subbands": absent,
-        "n_integrations": headers[reference]["Ntimes"],
-        "n_baselines": headers[reference]["Nbls"],
-        "dec_app_deg": np.degrees(headers[reference]["dec_app_rad"]),
-    }
+    sidecar.figures = GroupFigures(
+        subbands=sorted(files),
+        absent_subbands=absent,
+        n_integrations=headers[reference]["Ntimes"],
+        n_baselines=headers[reference]["Nbls"],
+        dec_app_deg=np.degrees(headers[reference]["dec_app_rad"]),
+    )
     return sidecar
 
 
@@ -319,5 +320,5 @@ def make_group(target: Path, paths: Sequence[Path]) -> None:
     raw files have been purged.
     """
     sidecar = write_group_file(target, paths)
-    sidecar.qa["group"] = asdict(entry_of(paths))
+    sidecar.figures.group = asdict(entry_of(paths))
     sidecar.write(target, packages=("h5py", "astropy"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from casacore import tables
 
+from ..core.figures import Validation
 from ..core.sidecar import Sidecar
 from ..core.times import DAY_S
 from ..telescope.dsa110 import location, stations
@@ -35,7 +36,7 @@ _UVW_M, _CENTRE_ARCSEC, _POSITION_M = 0.01, 0.1, 0.05
 _LONGEST_M = 3210.0
 
 
-def validate(ms: Path, sidecar: Sidecar) -> dict:
+def validate(ms: Path, sidecar: Sidecar) -> Validation:
     """Check a Measurement Set and lower the sidecar's verdict where it fails.
 
     Parameters
@@ -47,13 +48,13 @@ def validate(ms: Path, sidecar: Sidecar) -> dict:
 
     Returns
     -------
-    dict
+    Validation
         What was found.
     """
     with tables.table(str(ms), ack=False) as main:
         if missing := sorted(_COLUMNS - set(main.colnames())):
             sidecar.fail(f"Measurement Set: columns missing: {missing}")
-            return {"missing_columns": missing}
+            return Validation(missing_columns=missing)
         times = main.getcol("TIME")
         ant1, ant2 = main.getcol("ANTENNA1"), main.getcol("ANTENNA2")
         uvw = main.getcol("UVW")
@@ -77,13 +78,13 @@ def validate(ms: Path, sidecar: Sidecar) -> dict:
     moments = np.unique(times)
     n_bl = len(times) // len(moments)
     steps = np.diff(freq)
-    found = {
-        "n_rows": len(times),
-        "n_integrations": len(moments),
-        "n_baselines": n_bl,
-        "n_channels": shape[0],
-        "longest_baseline_m": float(np.linalg.norm(uvw, axis=1).max()),
-    }
+    found = Validation(
+        n_rows=len(times),
+        n_integrations=len(moments),
+        n_baselines=n_bl,
+        n_channels=shape[0],
+        longest_baseline_m=np.linalg.norm(uvw, axis=1).max(),
+    )
 
     def require(condition: bool, complaint: str) -> None:
         if not condition:
@@ -100,27 +101,34 @@ def validate(ms: Path, sidecar: Sidecar) -> dict:
     )
     require(regular and bool((ant1 <= ant2).all()), "rows are not times x baselines (ant1 <= ant2)")
     require(fields.tolist() == [0] and same, "not one phase centre")
-    require(found["longest_baseline_m"] <= _LONGEST_M, "baselines longer than the array")
+    require(found.longest_baseline_m <= _LONGEST_M, "baselines longer than the array")
     if not regular:
         return found
-    found |= _geometry(
-        moments, uvw.reshape(*rows, 3), ant1[:n_bl], ant2[:n_bl], position, centre, directions
+    _check_geometry(
+        moments,
+        uvw.reshape(*rows, 3),
+        ant1[:n_bl],
+        ant2[:n_bl],
+        position,
+        centre,
+        directions,
+        found,
     )
-    found["phase_centre_offset_arcsec"] = _offset_arcsec(centre, directions, moments)
+    found.phase_centre_offset_arcsec = _offset_arcsec(centre, directions, moments)
     require(
-        max(found["pointing_off_meridian_arcsec"], found["pointing_altitude_change_arcsec"])
+        max(found.pointing_off_meridian_arcsec, found.pointing_altitude_change_arcsec)
         <= _CENTRE_ARCSEC,
         "POINTING leaves the meridian or its declination",
     )
-    require(found["uvw_error_m"] <= _UVW_M, f"uvw differ by {found['uvw_error_m']:.3f} m")
+    require(found.uvw_error_m <= _UVW_M, f"uvw differ by {found.uvw_error_m:.3f} m")
     require(
-        found["phase_centre_offset_arcsec"] <= _CENTRE_ARCSEC,
-        f"phase centre {found['phase_centre_offset_arcsec']:.2f} arcsec from the middle pointing",
+        found.phase_centre_offset_arcsec <= _CENTRE_ARCSEC,
+        f"phase centre {found.phase_centre_offset_arcsec:.2f} arcsec from the middle pointing",
     )
-    found["station_offset_m"] = _station_offset(position)
-    if found["station_offset_m"] > _POSITION_M:
+    found.station_offset_m = _station_offset(position)
+    if found.station_offset_m > _POSITION_M:
         sidecar.warn(
-            f"antenna positions differ by up to {found['station_offset_m']:.2f} m from the "
+            f"antenna positions differ by up to {found.station_offset_m:.2f} m from the "
             "station table"
         )
     return found
@@ -153,7 +161,7 @@ def _horizontal(directions: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     return np.stack([east, north, up], axis=-1)
 
 
-def _geometry(
+def _check_geometry(
     moments: np.ndarray,
     uvw: np.ndarray,
     ant1: np.ndarray,
@@ -161,8 +169,9 @@ def _geometry(
     position: np.ndarray,
     centre: np.ndarray,
     pointing: np.ndarray,
-) -> dict:
-    """Compute uvw and pointing of the first, middle and last integration anew."""
+    found: Validation,
+) -> None:
+    """Compute uvw and pointing of three integrations anew, and note what differs."""
     some = np.array([0, len(moments) // 2, len(moments) - 1])
     times = moments[some]
     site = location()
@@ -178,13 +187,10 @@ def _geometry(
     axes = np.stack([np.cross(north, here), north, here], axis=1)
     expected = np.einsum("tij,bj->tbi", axes, baseline)
     meridian = _horizontal(pointing[some], times)
-    return {
-        "uvw_error_m": float(np.abs(uvw[some] - expected).max()),
-        "pointing_off_meridian_arcsec": float(np.degrees(np.abs(meridian[:, 0]).max()) * 3600),
-        "pointing_altitude_change_arcsec": float(
-            np.degrees(np.ptp(np.arctan2(meridian[:, 1], meridian[:, 2]))) * 3600
-        ),
-    }
+    altitude = np.arctan2(meridian[:, 1], meridian[:, 2])
+    found.uvw_error_m = np.abs(uvw[some] - expected).max()
+    found.pointing_off_meridian_arcsec = np.degrees(np.abs(meridian[:, 0]).max()) * 3600
+    found.pointing_altitude_change_arcsec = np.degrees(np.ptp(altitude)) * 3600
 
 
 def _offset_arcsec(centre: np.ndarray, pointing: np.ndarray, moments: np.ndarray) -> float:

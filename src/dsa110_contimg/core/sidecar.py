@@ -10,16 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
 from .errors import DataError
+from .figures import FIGURES, Figures
 from .files import write_text
 from .times import utc_now
 
-__all__ = ["Sidecar", "read_sidecar", "sidecar_path"]
+__all__ = ["Input", "Record", "Sidecar", "parse_sidecar", "read_sidecar", "sidecar_path"]
 
-SIDECAR_SCHEMA = 1
+#: Version of what a sidecar holds. Raised when a name or its meaning changes; 1 had the same names.
+SIDECAR_SCHEMA = 2
+
+F = TypeVar("F", bound=Figures)
+Verdict = Literal["pass", "warn", "fail"]
 
 
 def sidecar_path(product: str | os.PathLike) -> Path:
@@ -28,8 +35,52 @@ def sidecar_path(product: str | os.PathLike) -> Path:
     return product.with_name(product.name + ".json")
 
 
+class Input(BaseModel):
+    """A file or folder that a product was made from."""
+
+    path: str
+    """As the step was given it."""
+    mtime_utc: str | None = None
+    """Modification time when it was read."""
+    size_bytes: int | None = None
+    """Size when it was read, B."""
+    sha256: str | None = None
+    """Checksum, of files below 1 MB."""
+
+
+class Record(BaseModel, Generic[F]):
+    """What a sidecar holds."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, defer_build=True)
+
+    version: int = Field(1, alias="schema")
+    """Version of the schema."""
+    product: str = ""
+    """Name of the product."""
+    step: str = ""
+    """Step that made it."""
+    created_utc: str | None = None
+    """When it was made."""
+    verdict: Verdict
+    """``fail`` keeps the product, but nothing downstream uses it."""
+    reasons: list[str] = []
+    """Why the verdict is not ``pass``."""
+    figures: F = Field(alias="qa")
+    """Figures of merit."""
+    inputs: list[Input] = []
+    """What it was made from."""
+    parameters: dict[str, Any] = {}
+    """Options of the step."""
+    tools: dict[str, str] = {}
+    """Versions of what made it."""
+    commands: list[list[str]] = []
+    """External programs, as run."""
+    timings_s: dict[str, float] = {}
+    """Seconds by part of the step."""
+
+
 @dataclass
-class Sidecar:
+class Sidecar(Generic[F]):
     """What is to be known of a product: where from, how, with what, how good.
 
     Attributes
@@ -47,8 +98,8 @@ class Sidecar:
         Versions beside those of the packages that `write` looks up.
     timings_s : dict
         Seconds by part of the step.
-    qa : dict
-        Figures of merit; numbers carry their unit in the key.
+    figures : Figures
+        Figures of merit, of the model that `FIGURES` has for the step; set before it is written.
     verdict : {"pass", "warn", "fail"}
         ``fail`` keeps the product, but nothing downstream uses it.
     reasons : list of str
@@ -61,8 +112,8 @@ class Sidecar:
     commands: list = field(default_factory=list)
     tools: dict = field(default_factory=dict)
     timings_s: dict = field(default_factory=dict)
-    qa: dict = field(default_factory=dict)
-    verdict: str = "pass"
+    figures: F = None  # type: ignore[assignment]
+    verdict: Verdict = "pass"
     reasons: list = field(default_factory=list)
 
     def warn(self, reason: str) -> None:
@@ -89,8 +140,15 @@ class Sidecar:
             The product it describes.
         packages : tuple of str
             Python distributions whose versions are recorded.
+
+        Raises
+        ------
+        TypeError
+            If the figures are not those of the step.
         """
         product = Path(product)
+        if type(self.figures) is not FIGURES.get(self.step):
+            raise TypeError(f"{self.step}: {type(self.figures).__name__} are not its figures")
         content = {
             "schema": SIDECAR_SCHEMA,
             "product": product.name,
@@ -98,7 +156,7 @@ class Sidecar:
             "created_utc": utc_now(),
             "verdict": self.verdict,
             "reasons": self.reasons,
-            "qa": self.qa,
+            "qa": self.figures.plain(),
             "inputs": [describe_input(p) for p in self.inputs],
             "parameters": dict(self.parameters),
             "tools": {"dsa110-contimg": __version__}
@@ -138,18 +196,63 @@ def describe_input(path: str | os.PathLike) -> dict:
     return entry
 
 
-def read_sidecar(product: str | os.PathLike) -> dict:
-    """Return the sidecar of a product as a dict.
+def parse_sidecar(content: Any, kind: type[F]) -> Record[F]:
+    """Return the record in the content of a sidecar; names that are not known are passed over.
+
+    Parameters
+    ----------
+    content : mapping
+        As JSON has it.
+    kind : type
+        Figures that it must have; `Figures` for those of any step.
+
+    Raises
+    ------
+    ValueError
+        If it is no valid sidecar.
+    """
+    step = content.get("step", "") if isinstance(content, Mapping) else ""
+    figures = FIGURES.get(step, Figures)
+    if not issubclass(figures, kind):
+        raise ValueError(f"it is of the step {step!r}")
+    record: Record[F] = Record[figures].model_validate(  # type: ignore[valid-type]
+        {"qa": {}} | content, extra="ignore"
+    )
+    return record
+
+
+@overload
+def read_sidecar(product: str | os.PathLike) -> Record[Figures]: ...
+@overload
+def read_sidecar(product: str | os.PathLike, kind: type[F]) -> Record[F]: ...
+def read_sidecar(product: str | os.PathLike, kind: type[Figures] = Figures) -> Record[Any]:
+    """Return the sidecar of a product.
+
+    Parameters
+    ----------
+    product : path
+        The product it describes.
+    kind : type, optional
+        Figures that it must have, as `ImageFigures`; otherwise those of any step will do.
 
     Raises
     ------
     DataError
-        If it is absent or not JSON.
+        If it is absent, not JSON, or not a sidecar with such figures.
     """
     path = sidecar_path(product)
+    remedy = f"remake {Path(product).name}"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path}: sidecar is missing; remake {Path(product).name}") from None
+        raise DataError(f"{path}: sidecar is missing; {remedy}") from None
     except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); remake {Path(product).name}") from None
+        raise DataError(f"{path}: not valid JSON ({error}); {remedy}") from None
+    try:
+        return parse_sidecar(content, kind)
+    except ValidationError as error:
+        first = error.errors()[0]
+        trouble = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (TypeError, ValueError) as error:
+        trouble = str(error)
+    raise DataError(f"{path}: not a valid sidecar ({trouble}); {remedy}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.figures import ApplyFigures, SelfcalRound
 from ..core.options import ImagingOptions, PhotometryOptions, SelfcalOptions
 from ..maps import fits_headers
 from ..maps.planes import celestial
@@ -29,7 +30,7 @@ class Job:
     """A tile and how it is to be imaged."""
 
     tile: Tile
-    calibrated: dict[str, Any]  # sidecar of the Measurement Set
+    calibrated: ApplyFigures  # figures of the Measurement Set
     catalog: pd.DataFrame | None
     recipe: Recipe
     options: ImagingOptions
@@ -71,7 +72,7 @@ class Imaged:
     history: tuple[str, ...] = ()
     beam: tuple[float, float, float] | None = None
     seeded: Tile | None = None  # the data without the seeds
-    selfcal: list[dict[str, Any]] = field(default_factory=list)  # rounds of self-calibration
+    selfcal: list[SelfcalRound] = field(default_factory=list)  # rounds of self-calibration
 
 
 def measure_catalog(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.figures import ImageFigures, SubbandImages, SubbandPart, TransientSearch
 from ..core.options import PhotometryOptions
 from ..core.programs import run_tool
 from ..core.sidecar import Sidecar
@@ -48,8 +49,8 @@ def make_products(
     planes: dict[str, np.ndarray],
     facts: fits_headers.ImageFacts,
     scratch: Path,
-    sidecar: Sidecar,
-) -> dict[str, Any]:
+    sidecar: Sidecar[ImageFigures],
+) -> None:
     """Make what the options ask for.
 
     Parameters
@@ -63,12 +64,7 @@ def make_products(
     scratch : Path
         The products are ``out.subbands.fits``, ``out.spectra.csv``, ``out.transients.csv`` there.
     sidecar : Sidecar
-        Notes the commands.
-
-    Returns
-    -------
-    dict
-        ``subbands``, ``transients``: figures for the sidecar.
+        Receives the commands and the figures.
     """
     data, beam = imaged.data, imaged.beam
     assert beam is not None  # without one there is nothing to measure: see `blank`
@@ -84,12 +80,11 @@ def make_products(
         data = bright_sources.subtract(left, change, *args, scratch / "known.ms", job.threads)
         shutil.rmtree(left.path)
         known.spectra_jy[: len(better)] = better.spectra_jy
-    figures: dict[str, Any] = {}
+    figures = sidecar.figures
     if job.options.subband_images:
-        figures["subbands"] = _subbands(job, beam, data, known, table, facts, scratch, sidecar)
+        figures.subbands = _subbands(job, beam, data, known, table, facts, scratch, sidecar)
     if job.options.transients:
-        figures["transients"] = _transients(job, beam, data, planes, scratch, sidecar)
-    return figures
+        figures.transients = _transients(job, beam, data, planes, scratch, sidecar)
 
 
 def blank(job: Job, facts: fits_headers.ImageFacts, scratch: Path) -> None:
@@ -163,7 +158,7 @@ def _subbands(
     facts: fits_headers.ImageFacts,
     scratch: Path,
     sidecar: Sidecar,
-) -> dict[str, Any]:
+) -> SubbandImages:
     n = min(job.options.subband_images, len(job.tile.freq_hz))
     recipe = replace(
         job.recipe,
@@ -191,7 +186,7 @@ def _subbands(
         rms = map_noise.local_rms(image, np.sqrt(beam[0] * beam[1]) * 3600 / cell)
         inside = response >= job.options.pb_limit
         cube.append(np.where(inside, image / response, np.float32(np.nan)))
-        figures.append({"freq_hz": part.freq_hz, "rms_jy": float(np.median(rms[inside]))})
+        figures.append(SubbandPart(freq_hz=part.freq_hz, rms_jy=np.median(rms[inside])))
         if bright is not None:
             plane = photometry_images.SkyPlane(
                 image, job.wcs, beam, rms, response, freq_hz=part.freq_hz, mjd=facts.mean_mjd
@@ -204,12 +199,12 @@ def _subbands(
     )
     spectra = spectra_step.spectra_table(tables, [part.freq_hz for part in parts])
     spectra.to_csv(scratch / "out.spectra.csv", index=False)
-    return {
-        "parts": figures,
-        "beam_arcsec": [beam[0] * 3600, beam[1] * 3600],
-        "n_spectra": len(spectra),
-        "median_alpha": float(spectra.alpha.median()) if len(spectra) else None,
-    }
+    return SubbandImages(
+        parts=figures,
+        beam_arcsec=[beam[0] * 3600, beam[1] * 3600],
+        n_spectra=len(spectra),
+        median_alpha=spectra.alpha.median() if len(spectra) else None,
+    )
 
 
 def _write_cube(
@@ -239,7 +234,7 @@ def _transients(
     planes: dict[str, np.ndarray],
     scratch: Path,
     sidecar: Sidecar,
-) -> dict[str, Any]:
+) -> TransientSearch:
     n = len(job.tile.time_mjd)
     recipe = replace(
         job.recipe,
@@ -276,11 +271,11 @@ def _transients(
         found, job.wcs, job.beam, job.tile.time_mjd, job.catalog, beam_deg[0]
     )
     table.to_csv(scratch / "out.transients.csv", index=False)
-    return {
-        "n_integrations": n,
-        "n_found": len(table),
-        "brightest": table.sort_values("snr").iloc[-1].to_dict() if len(table) else None,
-    }
+    return TransientSearch(
+        n_integrations=n,
+        n_found=len(table),
+        brightest=table.sort_values("snr").iloc[-1].to_dict() if len(table) else None,
+    )
 
 
 def _as_seeds(job: Job, flashes: list[transients.Flash]) -> Seeds:

@@ -28,6 +28,7 @@ import numpy as np
 from ..calibration.reference_antenna import choose_reference
 from ..calibration.tables import read_cube
 from ..core.errors import DataError
+from ..core.figures import SelfcalRound
 from ..core.options import SelfcalOptions
 from ..core.programs import program, run_as_program, run_tool
 from ..core.times import DAY_S
@@ -86,13 +87,13 @@ class Rounds(Generic[P]):
         The data of the best image.
     picture : Pictured
         The best image.
-    record : list of dict
+    record : list of SelfcalRound
         What became of each round.
     """
 
     tile: Tile
     picture: P
-    record: list[dict[str, Any]] = field(default_factory=list)
+    record: list[SelfcalRound] = field(default_factory=list)
 
 
 # --- judging --------------------------------------------------------------------------------------
@@ -469,7 +470,6 @@ def improve(
         if step.mode in ended:
             continue
         entry: dict[str, Any] = asdict(step)
-        best.record.append(entry)
         folder = scratch / f"selfcal{number}"
         folder.mkdir()
         try:
@@ -494,6 +494,7 @@ def improve(
             if best.tile is not tile:
                 shutil.rmtree(best.tile.path.parent)
             best.tile, best.picture = candidate
+        best.record.append(SelfcalRound(**entry))
         log.info("self-calibration, round %d: %s", number, entry)
     return best
 

@@ -26,6 +26,7 @@ from .. import __version__
 from ..catalogs import flux_anchor
 from ..core import files
 from ..core.errors import DataError, ToolStopped, ToolTimeout
+from ..core.figures import ApplyFigures, CatalogCheck, ImageFigures
 from ..core.options import ImagingOptions, PhotometryOptions, SelfcalOptions
 from ..core.programs import find_tool, run_tool
 from ..core.runs import commit
@@ -69,7 +70,7 @@ def image_tile(
     catalog: str | Path | None = None,
     threads: int = 1,
     memory_gb: float | None = None,
-) -> dict[str, Any]:
+) -> ImageFigures:
     """Make the images of a tile.
 
     Parameters
@@ -92,8 +93,8 @@ def image_tile(
 
     Returns
     -------
-    dict
-        QA figures, as in the sidecar.
+    ImageFigures
+        As in the sidecar.
 
     Raises
     ------
@@ -104,7 +105,7 @@ def image_tile(
     """
     ms, prefix = Path(ms), Path(prefix)
     clock = _Clock()
-    sidecar = Sidecar(
+    sidecar: Sidecar[ImageFigures] = Sidecar(
         "image",
         inputs=[ms, sidecar_path(ms), *([catalog] if catalog else [])],
         timings_s=clock.parts,
@@ -127,18 +128,16 @@ def image_tile(
         if imaged is not None:
             if job.catalog is not None and imaged.beam is not None:
                 with clock("catalogue"):
-                    figures["catalog"] = _check_sky(job, imaged.beam, planes)
+                    figures.catalog = _check_sky(job, imaged.beam, planes)
             image_judge.judge(sidecar, figures, job.weighting, options)
-        sidecar.qa = figures
+        sidecar.figures = figures
         facts = facts_of(job, imaged, _cards(job, sidecar))
         if names := optional_products(options):
             from . import optional
 
             with clock("optional"):
                 if imaged is not None and imaged.beam is not None:
-                    sidecar.qa |= optional.make_products(
-                        job, imaged, planes, facts, scratch, sidecar
-                    )
+                    optional.make_products(job, imaged, planes, facts, scratch, sidecar)
                 else:
                     optional.blank(job, facts, scratch)
         with clock("write"):
@@ -193,7 +192,7 @@ def _prepare(
     if options.engine == "wsclean":
         find_tool("wsclean")
     recipe = resolve(options)
-    calibrated = read_sidecar(ms)
+    calibrated = read_sidecar(ms, ApplyFigures).figures
     tile = read_tile(ms)
     weighting = weigh(
         tile,
@@ -204,13 +203,7 @@ def _prepare(
     )
     # The beam weighs integrations and channels as the image does.
     weight = weighting.weight if weighting.n_visibilities else np.ones_like(weighting.weight)
-    beam = TileBeam.from_qa(
-        {
-            "pointing": calibrated["qa"].get("pointing") or {},
-            "weights": {"time_mjd": tile.time_mjd, "freq_hz": tile.freq_hz, "weight": weight},
-        }
-    )
-    averaging = calibrated["qa"].get("averaging", {})
+    beam = TileBeam.from_pointing(calibrated.pointing, tile.time_mjd, tile.freq_hz, weight)
     return Job(
         tile=tile,
         calibrated=calibrated,
@@ -222,13 +215,13 @@ def _prepare(
         beam=beam,
         smearing=Smearing(
             tile.dec_deg,
-            averaging.get("channels", 1),
-            averaging.get("integrations", 1),
+            calibrated.averaging.channels,
+            calibrated.averaging.integrations,
             float(np.abs(tile.width_hz).mean()),
             float(tile.interval_s.mean()),
             options.correlator_smearing,
         ),
-        scale=calibrated["qa"].get("aberration_scale", 1.0),
+        scale=calibrated.aberration_scale,
         threads=threads,
         memory_gb=memory_gb,
     )
@@ -263,7 +256,7 @@ def _image(job: Job, scratch: Path, sidecar: Sidecar, clock: _Clock) -> Imaged |
         timeout_s=job.options.timeout_s,
     )
     best.picture.selfcal = best.record
-    kept = sum(entry["accepted"] for entry in best.record)
+    kept = sum(entry.accepted for entry in best.record)
     best.picture.cards["NSELFCAL"] = (kept, "rounds of self-calibration that were kept")
     return best.picture
 
@@ -416,38 +409,39 @@ def _planes(job: Job, imaged: Imaged | None, pb: np.ndarray) -> dict[str, np.nda
     return imaged.planes | {"pb": pb, "pbcor": corrected, "rms": rms}
 
 
-def _figures(job: Job, imaged: Imaged | None, planes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the QA figures of data, beam and image."""
-    figures = image_judge.image_figures(
+def _figures(job: Job, imaged: Imaged | None, planes: dict[str, np.ndarray]) -> ImageFigures:
+    """Return the figures of data, beam and image."""
+    measured = image_judge.image_figures(
         planes["image"], planes["residual"], planes["rms"], planes["pb"], job.options.pb_limit
     )
-    weighting, rms = job.weighting, figures["rms_jy"]
+    weighting, rms = job.weighting, measured["rms_jy"]
     some = weighting.n_visibilities > 0
     beam = imaged.beam if imaged else None
     major, minor, angle = beam or (None, None, None)
-    return figures | {
-        "n_visibilities": weighting.n_visibilities,
-        "flagged_fraction": weighting.flagged_fraction,
-        "thermal_rms_jy": weighting.thermal_rms_jy if some else None,
-        "thermal_natural_rms_jy": weighting.thermal_natural_jy if some else None,
-        "rms_over_thermal": rms / weighting.thermal_rms_jy if some and rms is not None else None,
-        "freq_hz": weighting.freq_hz if some else None,
-        "beam_major_arcsec": major and major * 3600,
-        "beam_minor_arcsec": minor and minor * 3600,
-        "beam_pa_deg": angle,
-        "selfcal": imaged.selfcal if imaged else [],
-        "flux_anchor": flux_anchor.anchor_of(job.calibrated["qa"].get("calibration")),
-        "phase_centre_ra_deg": job.tile.ra_deg,
-        "phase_centre_dec_deg": job.tile.dec_deg,
-        "pointing": job.calibrated["qa"]["pointing"],
-        "imager_peak_memory_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6,
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    }
+    return ImageFigures(
+        **measured,
+        n_visibilities=weighting.n_visibilities,
+        flagged_fraction=weighting.flagged_fraction,
+        thermal_rms_jy=weighting.thermal_rms_jy if some else None,
+        thermal_natural_rms_jy=weighting.thermal_natural_jy if some else None,
+        rms_over_thermal=rms / weighting.thermal_rms_jy if some and rms is not None else None,
+        freq_hz=weighting.freq_hz if some else None,
+        beam_major_arcsec=major and major * 3600,
+        beam_minor_arcsec=minor and minor * 3600,
+        beam_pa_deg=angle,
+        selfcal=imaged.selfcal if imaged else [],
+        flux_anchor=flux_anchor.anchor_of(job.calibrated.calibration),
+        phase_centre_ra_deg=job.tile.ra_deg,
+        phase_centre_dec_deg=job.tile.dec_deg,
+        pointing=job.calibrated.pointing,
+        imager_peak_memory_gb=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6,
+        peak_memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    )
 
 
 def _check_sky(
     job: Job, beam_deg: tuple[float, float, float], planes: dict[str, np.ndarray]
-) -> dict[str, Any]:
+) -> CatalogCheck:
     """Compare the image with the catalogue."""
     from ..photometry import against_catalogue
 
@@ -460,23 +454,22 @@ def _check_sky(
 # --- files ----------------------------------------------------------------------------------------
 
 
-def _cards(job: Job, sidecar: Sidecar) -> dict[str, Any]:
+def _cards(job: Job, sidecar: Sidecar[ImageFigures]) -> dict[str, Any]:
     """Return the cards of quality and provenance."""
+    figures, calibration = sidecar.figures, job.calibrated.calibration
     cards: dict[str, Any] = {"QASTATUS": (sidecar.verdict, "verdict: pass, warn, fail")}
-    for key, name, text in (
-        ("RMSMEAS", "rms_jy", "[Jy/beam] median local noise"),
-        ("RMSTHEO", "thermal_rms_jy", "[Jy/beam] thermal noise, radiometer equation"),
-        ("FLAGFRAC", "flagged_fraction", "flagged share of the visibilities"),
+    for key, value, text in (
+        ("RMSMEAS", figures.rms_jy, "[Jy/beam] median local noise"),
+        ("RMSTHEO", figures.thermal_rms_jy, "[Jy/beam] thermal noise, radiometer equation"),
+        ("FLAGFRAC", figures.flagged_fraction, "flagged share of the visibilities"),
     ):
-        if sidecar.qa.get(name) is not None:
-            cards[key] = (sidecar.qa[name], text)
-    if sidecar.qa.get("rms_over_thermal"):
-        cards["QASCORE"] = (1 / sidecar.qa["rms_over_thermal"], "thermal over measured noise")
-    calibration = job.calibrated["qa"].get("calibration") or {}
-    if group := calibration.get("group"):
-        cards["CALTBL"] = (str(group)[:40], "group whose calibration was applied")
-        moment = f"{night_of(group)}T{clock_of(group)}"
-        cards["CALDATE"] = (moment, "start of that group, UTC")
+        if value is not None:
+            cards[key] = (value, text)
+    if figures.rms_over_thermal:
+        cards["QASCORE"] = (1 / figures.rms_over_thermal, "thermal over measured noise")
+    group = calibration.group
+    cards["CALTBL"] = (group[:40], "group whose calibration was applied")
+    cards["CALDATE"] = (f"{night_of(group)}T{clock_of(group)}", "start of that group, UTC")
     cards |= flux_anchor.cards(flux_anchor.anchor_of(calibration))
     cards["PIPEVERS"] = (__version__, "version of dsa110-contimg")
     if sha := commit():

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 
 from ..core.code import source_hash
 from ..core.errors import DataError
+from ..core.figures import EpochFigures, LightcurvesFigures, PhotometryFigures
 from ..core.files import replacing
 from ..core.options import LightcurveOptions
 from ..core.sidecar import Sidecar, read_sidecar, sidecar_path
@@ -89,8 +91,8 @@ def read_night(path: Path, folder: Path) -> Night:
     try:
         points = pd.read_csv(path, dtype={"source_id": str, "name": str, "group_or_epoch": str})
         words = points["flags"].astype(object).fillna("").astype(str)
-        record = read_sidecar(path)
-        failed = record["verdict"] == "fail"
+        record = read_sidecar(path, PhotometryFigures)
+        failed = record.verdict == "fail"
         if failed:
             words = (words + "|rejected").str.strip("|")
         blocked = words.str.split("|").map(lambda each: not set(each).isdisjoint(UNUSED_FLAGS))
@@ -100,23 +102,23 @@ def read_night(path: Path, folder: Path) -> Night:
         points = points[list(_KEPT)]
     except (ValueError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: not a photometry table ({error}); remake it") from None
-    qa = record.get("qa") or {}
-    offset = qa.get("astrometry") or {}
+    figures, table = record.figures, _relative(path, folder)
+    offset, anchor = figures.astrometry, figures.flux_anchor
     known = {
         "epoch": points.epoch.iloc[0] if len(points) else "",
         "mjd": float(points.mjd.median()) if len(points) else 0.0,
-        "table": _relative(path, folder),
+        "table": table,
         "rejected": failed,
         "image": _relative(Path(path).parent / image, folder),
-        "image_sha256": qa.get("image_sha256") or "",
-        "image_version": qa.get("image_version") or "",
-        "correction": qa.get("correction"),
-        "steady": (qa.get("flux_anchor") or {}).get("steady"),
-        "RAOFF_arcsec": offset.get("ra_offset_arcsec"),
-        "DECOFF_arcsec": offset.get("dec_offset_arcsec"),
-        "offset_error_arcsec": offset.get("error_arcsec"),
+        "image_sha256": figures.image_sha256,
+        "image_version": figures.image_version,
+        "correction": figures.correction.plain(),
+        "steady": anchor.steady if anchor else None,
+        "RAOFF_arcsec": offset.ra_offset_arcsec if offset else None,
+        "DECOFF_arcsec": offset.dec_offset_arcsec if offset else None,
+        "offset_error_arcsec": offset.error_arcsec if offset else None,
     }
-    return Night(known["table"], key, known, points)
+    return Night(table, key, known, points)
 
 
 def _key(path: Path) -> str:
@@ -158,9 +160,17 @@ def update(store: Store, paths: Iterable[Path], folder: Path) -> int:
 # --- light curves ---------------------------------------------------------------------------------
 
 
+class Assembled(NamedTuple):
+    """The epochs with their flux scales, the number of measurements, and of trials of templates."""
+
+    epochs: list[EpochFigures]
+    n_measurements: int
+    template_trials: float
+
+
 def assemble(
     store: Store, options: LightcurveOptions, write: Callable[[pd.DataFrame], None]
-) -> tuple[pd.DataFrame, dict]:
+) -> tuple[pd.DataFrame, Assembled]:
     """Make light curves and measures of variability of all sources.
 
     Parameters
@@ -176,9 +186,7 @@ def assemble(
     -------
     measures : DataFrame
         One row a source, as `variability` and `add_templates` return them.
-    figures : dict
-        ``epochs`` (one dict each, with flux scale and what told it), ``n_measurements``,
-        ``template_trials``.
+    assembled : Assembled
     """
     nights = [night for night in store.nights().values() if night.record["epoch"]]
     nights.sort(key=lambda night: (night.record["mjd"], night.record["epoch"]))
@@ -220,8 +228,11 @@ def assemble(
             "remake the photometry tables with one catalogue"
         )
     table = add_templates(table, [found.drop(columns="trials") for found in of_windows], trials)
-    epochs = [night.record | _entry(scales.loc[night.record["epoch"]]) for night in nights]
-    return table, {"epochs": epochs, "n_measurements": n_points, "template_trials": trials}
+    epochs = [
+        EpochFigures(**night.record, **_entry(scales.loc[night.record["epoch"]]))
+        for night in nights
+    ]
+    return table, Assembled(epochs, n_points, trials)
 
 
 def _entry(scale: pd.Series) -> dict:
@@ -347,30 +358,34 @@ def make_lightcurves(folder: Path, tables: Sequence[Path], options: LightcurveOp
     try:
         n_read = update(store, tables, folder)
         with curve_writer(target) as write:
-            measures, figures = assemble(store, options, write)
+            measures, assembled = assemble(store, options, write)
         store.commit()
     finally:
         store.close()
     ranked = candidates(measures, options)
-    epochs = figures["epochs"]
+    epochs = assembled.epochs
     sidecar = Sidecar(
         "lightcurves",
         inputs=list(tables),
         parameters=options.model_dump(),
-        qa={"n_epochs": len(epochs), "n_sources": len(measures), "n_candidates": len(ranked)}
-        | {"n_tables_read": n_read}
-        | figures,
+        figures=LightcurvesFigures(
+            n_epochs=len(epochs),
+            n_sources=len(measures),
+            n_candidates=len(ranked),
+            n_tables_read=n_read,
+            **assembled._asdict(),
+        ),
     )
-    judged = [e for e in epochs if not e["rejected"]]
-    if any(e["n_reference"] < REFERENCE_N for e in judged):
+    judged = [e for e in epochs if not e.rejected]
+    if any(e.n_reference < REFERENCE_N for e in judged):
         sidecar.warn(
             f"an epoch has fewer than {REFERENCE_N} steady sources above {REFERENCE_SNR:g} sigma: "
             "its flux scale is taken as it is"
         )
     for entry in judged:
-        if entry["n_reference"] < entry["n_candidates"] / 2:
-            sidecar.warn(f"{entry['epoch']}: more than half of the reference sources seem variable")
-    if varying := [e["epoch"] for e in judged if e.get("steady") is False]:
+        if entry.n_reference < entry.n_candidates / 2:
+            sidecar.warn(f"{entry.epoch}: more than half of the reference sources seem variable")
+    if varying := [e.epoch for e in judged if e.steady is False]:
         sidecar.warn(f"{', '.join(varying)}: calibrated on what is not known to be steady")
     for name, content in (("variability.csv", measures), ("candidates.csv", ranked)):
         with replacing(folder / name) as temporary:

@@ -29,6 +29,7 @@ from scipy import ndimage
 
 from ..core import files
 from ..core.errors import DataError
+from ..core.figures import JointFigures, JointTile, LeftOut
 from ..core.files import replacing
 from ..core.layout import companion, parse_group
 from ..core.options import JointOptions
@@ -148,13 +149,15 @@ def image_field(
     """
     started = time.monotonic()
     centre, radius = field[:2], field[2]
-    sidecar = Sidecar("joint", inputs=[*sets, *images], parameters=options.model_dump())
+    sidecar: Sidecar[JointFigures] = Sidecar(
+        "joint", inputs=[*sets, *images], parameters=options.model_dump()
+    )
     tiles, left_out = _tiles(images, centre, options)
     by_group = {parse_group(path): path for path in sets}
     if not tiles:
         raise DataError(
             f"{output}: no tile of the field can be used: "
-            + "; ".join(f"{e['tile']} {e['reason']}" for e in left_out)
+            + "; ".join(f"{e.tile} {e.reason}" for e in left_out)
         )
     sidecar.tools["wsclean"] = wsclean.version()
     cell = options.cell_arcsec
@@ -191,18 +194,18 @@ def image_field(
         image = np.where(seen, image / response, np.nan).astype(np.float32)
         noise = np.where(seen, noise / response, np.nan).astype(np.float32)
     _write(output, image, noise, wcs, used, beam, len(left_out), shares)
-    sidecar.qa = {
-        "epoch": night_of(used[0].group),
-        "n_tiles": len(used),
-        "beam_major_arcsec": beam[0] * 3600,
-        "beam_minor_arcsec": beam[1] * 3600,
-        "rms_jy": float(np.nanmedian(noise)),
-        "tiles": [
-            {"tile": tile.group, "beam": float(p), "share": float(w)}
+    sidecar.figures = JointFigures(
+        epoch=night_of(used[0].group),
+        n_tiles=len(used),
+        beam_major_arcsec=beam[0] * 3600,
+        beam_minor_arcsec=beam[1] * 3600,
+        rms_jy=np.nanmedian(noise),
+        tiles=[
+            JointTile(tile=tile.group, beam=p, share=w)
             for (tile, p), w in zip(tiles, shares / shares.sum(), strict=True)
         ],
-        "left_out": left_out,
-    }
+        left_out=left_out,
+    )
     sidecar.timings_s = {"total": time.monotonic() - started}
     sidecar.write(output, ("numpy", "scipy", "astropy", "python-casacore"))
     return sidecar
@@ -277,7 +280,7 @@ def _tiles(
             tiles.append((tile, beam))
         except DataError as error:
             read_sidecar(path)  # without one the reason is another
-            left_out.append({"tile": parse_group(path), "reason": str(error)})
+            left_out.append(LeftOut(tile=parse_group(path), reason=str(error)))
     return tiles, left_out
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from astropy.io import fits
 
 from ..catalogs import flux_anchor
+from ..core.figures import LeftOut, MosaicFigures, MosaicTile
 from ..core.files import replacing
 from ..core.layout import companion, parse_group
 from ..core.options import MosaicOptions
@@ -58,7 +59,7 @@ def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Side
     if options.correct_epoch:
         correction = measure_correction(_photometry(tile.path) for tile in tiles)
         tiles = [shifted(tile, correction) for tile in tiles] if correction.moved else tiles
-    sidecar = Sidecar(
+    sidecar: Sidecar[MosaicFigures] = Sidecar(
         "mosaic", inputs=sorted(paths, key=parse_group), parameters=options.model_dump()
     )
     epoch = epoch_id(output, sorted(map(parse_group, paths)))
@@ -102,28 +103,28 @@ def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Side
             _write_blank(temporary, sorted(paths, key=parse_group)[0], epoch, len(left_out))
     groups = {t.group: t for t in tiles}
     silent = [g for g in groups if g not in used]
-    left_out += [{"tile": g, "reason": "no pixel of it has weight"} for g in silent]
+    left_out += [LeftOut(tile=g, reason="no pixel of it has weight") for g in silent]
     pulls = np.concatenate(ratios) if ratios else np.empty(0)
-    sidecar.qa = {
-        "epoch": epoch,
-        "n_tiles": len(used),
-        "n_left_out": len(left_out),
-        "n_images": n_images,
-        "area_deg2": covered,
-        "beam_major_arcsec": target[0] * 3600 if target else None,
-        "beam_minor_arcsec": target[1] * 3600 if target else None,
-        "beam_pa_deg": target[2] if target else None,
-        "rms_over_predicted": MAD_TO_SIGMA * float(mad(pulls, 0)) if pulls.size else None,
-        "tiles": [{"tile": g, "mjd": groups[g].mjd} | used[g] for g in sorted(used)],
-        "left_out": left_out,
-        "correction": correction.figures(),
-        "flux_anchor": anchor,
-    }
+    sidecar.figures = MosaicFigures(
+        epoch=epoch,
+        n_tiles=len(used),
+        n_left_out=len(left_out),
+        n_images=n_images,
+        area_deg2=covered,
+        beam_major_arcsec=target[0] * 3600 if target else None,
+        beam_minor_arcsec=target[1] * 3600 if target else None,
+        beam_pa_deg=target[2] if target else None,
+        rms_over_predicted=MAD_TO_SIGMA * float(mad(pulls, 0)) if pulls.size else None,
+        tiles=[MosaicTile(tile=g, mjd=groups[g].mjd, **used[g]) for g in sorted(used)],
+        left_out=left_out,
+        correction=correction.figures(),
+        flux_anchor=anchor,
+    )
     if words := flux_anchor.warning(anchor):
         sidecar.warn(words)
     if not used:
         sidecar.fail(
-            "no tile could be used: " + "; ".join(f"{e['tile']} {e['reason']}" for e in left_out)
+            "no tile could be used: " + "; ".join(f"{e.tile} {e.reason}" for e in left_out)
         )
     off = abs(correction.flux_ratio - 1)
     if off > max(LARGE_CORRECTION, 3 * correction.flux_ratio_error):

@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from ..core.errors import DataError
+from ..core.figures import FluxAnchor, ImageFigures, LeftOut
 from ..core.layout import companion, parse_group
 from ..core.options import MosaicOptions
 from ..core.sidecar import read_sidecar
@@ -45,8 +46,8 @@ class TileImage:
         Mean time, UTC.
     ra_deg, dec_deg : (n,) array
         Points all over the part of the tile with enough beam.
-    anchor : dict or None
-        What its flux scale rests on, see `anchors`.
+    anchor : FluxAnchor or None
+        What its flux scale rests on.
     """
 
     group: str
@@ -58,7 +59,7 @@ class TileImage:
     mjd: float
     ra_deg: np.ndarray
     dec_deg: np.ndarray
-    anchor: dict | None = None
+    anchor: FluxAnchor | None = None
 
     @property
     def centre(self) -> np.ndarray:
@@ -84,9 +85,9 @@ def open_tile(path: Path, pb_limit: float) -> TileImage:
         If it cannot contribute: failed, without a beam, without a pixel above ``pb_limit``. The
         message is the reason to leave it out.
     """
-    record = read_sidecar(path)
-    if record.get("verdict") == "fail":
-        raise DataError("failed: " + "; ".join(record.get("reasons", [])))
+    record = read_sidecar(path, ImageFigures)
+    if record.verdict == "fail":
+        raise DataError("failed: " + "; ".join(record.reasons))
     header = fits.getheader(path)
     beam = beam_deg(header)
     if not (beam[0] > 0 and beam[1] > 0):
@@ -102,7 +103,6 @@ def open_tile(path: Path, pb_limit: float) -> TileImage:
     if not enough.any():
         raise DataError(f"its primary beam is nowhere above {pb_limit:g}")
     ra, dec = wcs.all_pix2world(column[enough], row[enough], 0)
-    anchor = (record.get("qa") or {}).get("flux_anchor")
     return TileImage(
         parse_group(path),
         Path(path),
@@ -113,13 +113,11 @@ def open_tile(path: Path, pb_limit: float) -> TileImage:
         mean_mjd(path, header),
         ra,
         dec,
-        anchor,
+        record.figures.flux_anchor,
     )
 
 
-def gather(
-    paths: Iterable[Path], options: MosaicOptions
-) -> tuple[list[TileImage], list[dict[str, str]]]:
+def gather(paths: Iterable[Path], options: MosaicOptions) -> tuple[list[TileImage], list[LeftOut]]:
     """Return the tiles that can be added, in order of time, and those left out with the reason."""
     tiles, left_out = [], []
     for path in sorted(map(Path, paths), key=parse_group):
@@ -130,12 +128,12 @@ def gather(
         except DataError as error:
             if not path.with_name(path.name + ".json").exists():
                 raise
-            left_out.append({"tile": parse_group(path), "reason": str(error)})
+            left_out.append(LeftOut(tile=parse_group(path), reason=str(error)))
     area = {t.group: t.beam_deg[0] * t.beam_deg[1] for t in tiles}
     limit = BEAM_OUTLIER * np.median(list(area.values())) if area else np.inf
     for tile in [t for t in tiles if area[t.group] > limit]:
         tiles.remove(tile)
         size = " x ".join(f"{3600 * b:.1f}" for b in tile.beam_deg[:2])
         reason = f"its beam of {size} arcsec is more than twice the median in area"
-        left_out.append({"tile": tile.group, "reason": reason})
-    return tiles, sorted(left_out, key=lambda entry: entry["tile"])
+        left_out.append(LeftOut(tile=tile.group, reason=reason))
+    return tiles, sorted(left_out, key=lambda entry: entry.tile)

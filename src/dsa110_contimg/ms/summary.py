@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.figures import ByAntenna, ByFrequency, ByLength, ByTime, Visibilities
 from ..core.times import DAY_S
 from ..telescope.dsa110 import C_M_S, CORRELATIONS
 
@@ -125,7 +126,7 @@ def turn_towards(
     return np.exp(-2j * np.pi / C_M_S * np.outer(freq_hz, path_m)).astype(np.complex64)
 
 
-def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[str, Any]:
+def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> Visibilities:
     """Summarise a calibrated Measurement Set of cross-correlations.
 
     Parameters
@@ -138,10 +139,8 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
 
     Returns
     -------
-    dict
-        ``polarizations``, ``towards_deg`` (None for the phase centre), ``n_sampled``, and under
-        ``frequency``, ``time``, ``length`` and ``antenna`` the percentiles of `summarise` with the
-        place of each bin: ``freq_hz``, ``time_mjd``, ``length_m`` (middle of the bin), ``names``.
+    Visibilities
+        The percentiles of `summarise` by frequency, time, length and antenna.
     """
     from casacore.tables import table
 
@@ -181,18 +180,23 @@ def summarise_ms(ms: Path, towards_deg: Sequence[float] | None = None) -> dict[s
 
     channels = np.repeat(np.arange(n_chan), len(time_index))
     both = np.concatenate([data, data.conj()], axis=1)  # the phase as each antenna has it
-    return {
-        "polarizations": polarizations,
-        "towards_deg": None if towards_deg is None else list(towards_deg),
-        "n_sampled": len(time_index) * n_chan * n_pol,
-        "frequency": {"freq_hz": freq_hz.tolist()}
-        | summarise(data.reshape(-1, n_pol), channels, n_chan, polarizations),
-        "time": {"time_mjd": (unique / DAY_S).tolist()} | by(time_index, len(unique)),
-        "length": {"length_m": np.round(np.sqrt(edges[1:] * edges[:-1]), 1).tolist()}
-        | by(np.clip(np.digitize(length, edges) - 1, 0, LENGTH_BINS - 1), LENGTH_BINS),
-        "antenna": {"names": [str(names[a]) for a in used]}
-        | by(np.searchsorted(used, np.concatenate([antenna1, antenna2])), len(used), both),
-    }
+    lengths = np.clip(np.digitize(length, edges) - 1, 0, LENGTH_BINS - 1)
+    ends = np.searchsorted(used, np.concatenate([antenna1, antenna2]))
+    return Visibilities(
+        polarizations=polarizations,
+        towards_deg=None if towards_deg is None else list(towards_deg),
+        n_sampled=len(time_index) * n_chan * n_pol,
+        frequency=ByFrequency(
+            freq_hz=freq_hz.tolist(),
+            **summarise(data.reshape(-1, n_pol), channels, n_chan, polarizations),
+        ),
+        time=ByTime(time_mjd=(unique / DAY_S).tolist(), **by(time_index, len(unique))),
+        length=ByLength(
+            length_m=np.round(np.sqrt(edges[1:] * edges[:-1]), 1).tolist(),
+            **by(lengths, LENGTH_BINS),
+        ),
+        antenna=ByAntenna(names=[str(names[a]) for a in used], **by(ends, len(used), both)),
+    )
 
 
 def _apart_deg(one: np.ndarray, two: np.ndarray) -> float:

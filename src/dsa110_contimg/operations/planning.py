@@ -23,6 +23,7 @@ from ..calibration.field_share import FieldShares
 from ..catalogs import calibrators
 from ..conversion.inventory import Group, Inventory, take_inventory
 from ..core.errors import ConfigError
+from ..core.figures import GroupFigures
 from ..core.files import write_text
 from ..core.layout import Layout
 from ..core.options import Config
@@ -384,7 +385,8 @@ def _taken_in(layout: Layout, nights: Iterable[str]) -> list[Group]:
     entries = []
     for night in nights:
         for path in layout.night(night, "groups").glob("*/group_*.hdf5.json"):
-            entries.append(json.loads(path.read_text(encoding="utf-8"))["qa"]["group"])
+            record = read_sidecar(path.with_suffix(""), GroupFigures)
+            entries.append(record.figures.group)
     return _from_dicts(entries)
 
 
@@ -401,7 +403,7 @@ def _records(layout: Layout, groups: dict) -> dict[str, dict]:
 def _verdicts(layout: Layout, groups: dict) -> dict[str, str]:
     """Return the verdict of each calibration solution that exists."""
     tables = {g: layout.group(g, "bcal") for g in groups}
-    return {g: read_sidecar(t)["verdict"] for g, t in tables.items() if sidecar_path(t).is_file()}
+    return {g: read_sidecar(t).verdict for g, t in tables.items() if sidecar_path(t).is_file()}
 
 
 def summary(plan: Plan, layout: Layout, night: str) -> closing.ClosedNight:

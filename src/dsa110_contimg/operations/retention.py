@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError
+from ..core.figures import GroupFigures
 from ..core.files import beside, remove, write_text
 from ..core.layout import Layout
 from ..core.options import Config, RetentionOptions
@@ -145,11 +146,11 @@ def _removals(paths: Iterable[Path], night: str, group: str, rule: str) -> Itera
 def _raw_files(config: Config, layout: Layout, group: str) -> list[Path]:
     """Return a group's raw files that lie in the incoming folder."""
     try:
-        record = read_sidecar(layout.group(group, "hdf5"))
+        group_file = read_sidecar(layout.group(group, "hdf5"), GroupFigures)
     except DataError:
         return []
     incoming = config.incoming.resolve()
-    paths = (Path(path) for path in record["qa"]["group"]["files"].values())
+    paths = (Path(path) for path in group_file.figures.group["files"].values())
     return [path for path in paths if path.parent.resolve() == incoming]
 
 

@@ -240,7 +240,7 @@ def _last_calibration(
     for name in plan.calibration.transits:
         table = layout.group(name, "bcal")
         with contextlib.suppress(DataError):
-            if sidecar_path(table).is_file() and read_sidecar(table)["verdict"] != "fail":
+            if sidecar_path(table).is_file() and read_sidecar(table).verdict != "fail":
                 solved.append(name)
     for night in sorted(closed, reverse=True)[:NIGHTS_BACK]:
         if solved:

@@ -7,12 +7,13 @@ beam itself, moved by an offset that is solved for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core import robust
+from ..core.figures import Astrometry, CatalogCheck, PointingOffset
 from ..telescope.beam import TileBeam
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ CATALOG_SCATTER = 0.05
 MIN_SOURCES = 6
 
 
-def check(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any]:
+def check(table: pd.DataFrame, beam: TileBeam) -> CatalogCheck:
     """Compare the photometry of a tile with the catalogue.
 
     Parameters
@@ -42,41 +43,38 @@ def check(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        ``n_sources`` (bright, isolated ones), ``flux_ratio`` (median of measured over catalogue),
-        ``flux_ratio_error``, ``flux_ratio_scatter``, ``completeness``, ``n_expected``,
-        ``astrometry`` and ``pointing_offset`` (see `fit_pointing`); None where there are too few
-        sources.
+    CatalogCheck
+        None where there are too few sources.
     """
     expected_snr = table.catalog_flux_jy / table.local_rms_jy
     finite = np.isfinite(table.flux_jy)
     # Chosen by what the catalogue expects, not by what was found, which would favour bright errors.
     bright = table[finite & (table["flags"] == "") & (expected_snr > MIN_SNR)]
     expected = table[finite & (expected_snr > EXPECTED_SNR)]
-    result: dict[str, Any] = {
-        "n_sources": len(bright),
-        "flux_ratio": None,
-        "flux_ratio_error": None,
-        "flux_ratio_scatter": None,
-        "n_expected": len(expected),
-        "completeness": float((expected.snr > DETECTED_SNR).mean()) if len(expected) else None,
-        "astrometry": None,
-        "pointing_offset": None,
-    }
+    result = CatalogCheck(
+        n_sources=len(bright),
+        flux_ratio=None,
+        flux_ratio_error=None,
+        flux_ratio_scatter=None,
+        n_expected=len(expected),
+        completeness=(expected.snr > DETECTED_SNR).mean() if len(expected) else None,
+        astrometry=None,
+        pointing_offset=None,
+    )
     if len(bright) >= 3:
         ratio = (bright.flux_jy / bright.catalog_flux_jy).to_numpy()
         median = float(np.median(ratio))
         scatter = float(robust.sigma(ratio, median))
-        result["flux_ratio"] = median
-        result["flux_ratio_scatter"] = scatter
-        result["flux_ratio_error"] = robust.median_error(scatter, len(ratio))
+        result.flux_ratio = median
+        result.flux_ratio_scatter = scatter
+        result.flux_ratio_error = robust.median_error(scatter, len(ratio))
     if len(bright) >= MIN_SOURCES:
-        result["astrometry"] = _astrometry(bright, beam)
-        result["pointing_offset"] = fit_pointing(bright, beam)
+        result.astrometry = _astrometry(bright, beam)
+        result.pointing_offset = fit_pointing(bright, beam)
     return result
 
 
-def fit_pointing(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any] | None:
+def fit_pointing(table: pd.DataFrame, beam: TileBeam) -> PointingOffset | None:
     """Fit how far the dishes pointed from where the beam says, from flux ratios.
 
     With the true pointing d away from the assumed one, a source at x, corrected with the assumed
@@ -92,12 +90,8 @@ def fit_pointing(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any] | None:
 
     Returns
     -------
-    dict or None
-        ``east_deg``, ``north_deg`` (true minus assumed pointing, on the sky), their errors,
-        ``correlation``, ``offset_deg``, ``position_angle_deg`` (north through east),
-        ``significance`` (in standard deviations), ``flux_scale``, ``slope_east_per_deg``,
-        ``slope_north_per_deg`` (relative change of the ratio), ``n``. None if fewer than six ratios
-        are positive.
+    PointingOffset or None
+        None if fewer than six ratios are positive.
     """
     from scipy.optimize import least_squares
 
@@ -127,28 +121,28 @@ def fit_pointing(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any] | None:
     offset = np.array([east, north])
     errors = np.sqrt(np.diag(offset_covariance))
     slopes = _slopes(ra, dec, ratio, sigma, beam)
-    return {
-        "n": len(table),
-        "east_deg": float(east),
-        "north_deg": float(north),
-        "east_error_deg": float(errors[0]),
-        "north_error_deg": float(errors[1]),
-        "correlation": float(offset_covariance[0, 1] / errors.prod()),
-        "offset_deg": float(np.hypot(east, north)),
-        "position_angle_deg": float(np.rad2deg(np.arctan2(east, north)) % 360),
-        "significance": float(np.sqrt(offset @ np.linalg.solve(offset_covariance, offset))),
-        "flux_scale": float(np.exp(scale)),
-        "slope_east_per_deg": slopes[0],
-        "slope_north_per_deg": slopes[1],
-    }
+    return PointingOffset(
+        n=len(table),
+        east_deg=east,
+        north_deg=north,
+        east_error_deg=errors[0],
+        north_error_deg=errors[1],
+        correlation=offset_covariance[0, 1] / errors.prod(),
+        offset_deg=np.hypot(east, north),
+        position_angle_deg=np.rad2deg(np.arctan2(east, north)) % 360,
+        significance=np.sqrt(offset @ np.linalg.solve(offset_covariance, offset)),
+        flux_scale=np.exp(scale),
+        slope_east_per_deg=slopes[0],
+        slope_north_per_deg=slopes[1],
+    )
 
 
-def combine_pointing(fits: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+def combine_pointing(fits: Iterable[PointingOffset | None]) -> dict[str, Any] | None:
     """Return the mean pointing offset of several tiles, weighted by their covariances.
 
     Parameters
     ----------
-    fits : iterable of mapping or None
+    fits : iterable of PointingOffset or None
         Results of `fit_pointing`; None is passed over.
 
     Returns
@@ -161,12 +155,12 @@ def combine_pointing(fits: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]
     for fit in fits:
         if fit is None:
             continue
-        errors = np.array([fit["east_error_deg"], fit["north_error_deg"]])
-        cross = fit["correlation"] * errors.prod()
+        errors = np.array([fit.east_error_deg, fit.north_error_deg])
+        cross = fit.correlation * errors.prod()
         inverse = np.linalg.inv([[errors[0] ** 2, cross], [cross, errors[1] ** 2]])
         weight += inverse
-        weighted += inverse @ [fit["east_deg"], fit["north_deg"]]
-        n_tiles, n = n_tiles + 1, n + fit["n"]
+        weighted += inverse @ [fit.east_deg, fit.north_deg]
+        n_tiles, n = n_tiles + 1, n + fit.n
     if not n_tiles:
         return None
     covariance = np.linalg.inv(weight)
@@ -204,7 +198,7 @@ def _slopes(
     return float(solution[1]), float(solution[2])
 
 
-def _astrometry(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any]:
+def _astrometry(table: pd.DataFrame, beam: TileBeam) -> Astrometry:
     """Return median offset, scatter and gradient of the positions, measured minus catalogue."""
     east, north = _offsets(table.ra_deg.to_numpy(), table.dec_deg.to_numpy(), beam)
     shift = 3600 * table[["shift_ra_deg", "shift_dec_deg"]].to_numpy()
@@ -212,12 +206,12 @@ def _astrometry(table: pd.DataFrame, beam: TileBeam) -> dict[str, Any]:
     scatter = robust.sigma(shift, median, axis=0)
     basis = np.stack([np.ones_like(east), east, north], axis=1)
     gradient = np.linalg.lstsq(basis, shift, rcond=None)[0][1:]
-    return {
-        "n": len(table),
-        "ra_offset_arcsec": float(median[0]),
-        "dec_offset_arcsec": float(median[1]),
-        "ra_scatter_arcsec": float(scatter[0]),
-        "dec_scatter_arcsec": float(scatter[1]),
-        "error_arcsec": float(robust.median_error(scatter.max(), len(table))),
-        "gradient_arcsec_per_deg": gradient.tolist(),  # [per deg east, north][of ra, dec offset]
-    }
+    return Astrometry(
+        n=len(table),
+        ra_offset_arcsec=median[0],
+        dec_offset_arcsec=median[1],
+        ra_scatter_arcsec=scatter[0],
+        dec_scatter_arcsec=scatter[1],
+        error_arcsec=robust.median_error(scatter.max(), len(table)),
+        gradient_arcsec_per_deg=gradient.tolist(),
+    )

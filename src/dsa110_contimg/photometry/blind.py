@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 
 from ..catalogs.catalogue import iau_name, read_catalog
 from ..core.errors import ToolStopped
+from ..core.figures import BlindFigures
 from ..core.files import replacing
 from ..core.options import BlindOptions
 from ..core.programs import program, run_as_program, run_tool
@@ -212,7 +213,9 @@ def search_mosaic(image: Path, output: Path, catalog: Path, options: BlindOption
     """
     started = time.monotonic()
     record = read_sidecar(image)
-    sidecar = Sidecar("blind", inputs=[image, catalog], parameters=options.model_dump())
+    sidecar: Sidecar[BlindFigures] = Sidecar(
+        "blind", inputs=[image, catalog], parameters=options.model_dump()
+    )
     with replacing(output) as temporary:
         command = program(
             "dsa110_contimg.photometry.blind",
@@ -227,9 +230,9 @@ def search_mosaic(image: Path, output: Path, catalog: Path, options: BlindOption
             sidecar.fail(f"the search was stopped after {options.timeout_s:.0f} s")
             pd.DataFrame(columns=COLUMNS).to_csv(temporary, index=False)
         table = pd.read_csv(temporary)
-    if record["verdict"] == "fail":
+    if record.verdict == "fail":
         sidecar.fail(f"{image.name} failed")
-    sidecar.qa = {"n_sources": len(table)}
+    sidecar.figures = BlindFigures(n_sources=len(table))
     sidecar.timings_s = {"total": time.monotonic() - started}
     sidecar.write(output, ("numpy", "scipy", "astropy", "photutils"))
     return sidecar

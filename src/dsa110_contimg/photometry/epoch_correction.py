@@ -25,6 +25,7 @@ from scipy import optimize
 
 from ..core import robust
 from ..core.errors import DataError
+from ..core.figures import EpochCorrection, PhotometryFigures
 from ..core.sidecar import read_sidecar
 
 __all__ = ["Correction", "fit_flux", "measure_correction"]
@@ -97,9 +98,11 @@ class Correction:
             "NFLUXSCL": (self.n_flux, "sources that told FLUXSCL"),
         }
 
-    def figures(self) -> dict:
+    def figures(self) -> EpochCorrection:
         """Return what goes into a sidecar."""
-        return asdict(self) | {"FLUXSCL": self.scale, "RAOFF_DECOFF_arcsec": self.shift_arcsec}
+        return EpochCorrection(
+            **asdict(self), FLUXSCL=self.scale, RAOFF_DECOFF_arcsec=self.shift_arcsec
+        )
 
 
 def measure_correction(tables: Iterable[Path]) -> Correction:
@@ -120,10 +123,9 @@ def measure_correction(tables: Iterable[Path]) -> Correction:
             rows.append(table[clean])
         except (ValueError, KeyError, AttributeError) as error:
             raise DataError(f"{path}: not a photometry table ({error}); remake it") from None
-        found = (read_sidecar(path).get("qa") or {}).get("astrometry")
-        if found and found["error_arcsec"] > 0:
-            names = ("ra_offset_arcsec", "dec_offset_arcsec", "error_arcsec")
-            offsets.append([found[name] for name in names])
+        found = read_sidecar(path, PhotometryFigures).figures.astrometry
+        if found and found.error_arcsec > 0:
+            offsets.append([found.ra_offset_arcsec, found.dec_offset_arcsec, found.error_arcsec])
     flux = _flux(pd.concat(rows)) if rows else {}
     return Correction(**flux, **_position(np.array(offsets)))
 

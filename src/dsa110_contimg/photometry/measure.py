@@ -20,10 +20,17 @@ from astropy.io import fits
 
 from ..catalogs.catalogue import flux_at, iau_name, read_catalog
 from ..core import robust
+from ..core.figures import (
+    EpochCards,
+    ImageFigures,
+    MedianOffset,
+    MosaicFigures,
+    PhotometryFigures,
+)
 from ..core.files import replacing
 from ..core.layout import parse_group
 from ..core.options import PhotometryOptions
-from ..core.sidecar import Sidecar, read_sidecar
+from ..core.sidecar import Record, Sidecar, read_sidecar
 from .fit import EDGE_FRACTION, Fit, forced_fit, gather_pixels
 from .images import SkyPlane, open_planes
 
@@ -198,32 +205,29 @@ def _cos_separation(ra0: float, dec0: float, ra: pd.Series, dec: pd.Series) -> p
     return np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
 
 
-def position_offset(table: pd.DataFrame) -> dict | None:
+def position_offset(table: pd.DataFrame) -> MedianOffset | None:
     """Return the median offset of bright, isolated sources from the catalogue.
 
     Returns
     -------
-    dict or None
-        ``n``, ``ra_offset_arcsec``, ``dec_offset_arcsec`` (measured minus catalogue, on the sky),
-        ``error_arcsec`` of either median, ``followed``: whether the fluxes were measured at
-        positions moved by it, and ``brightest``: offsets east and north (arcsec) and S/N of up to
-        `ASTROMETRY_SHOWN` sources. None below three sources.
+    MedianOffset or None
+        With up to `ASTROMETRY_SHOWN` of the brightest. None below three sources.
     """
     bright = table[(table.snr > ASTROMETRY_SNR) & (table["flags"] == "")]
     if len(bright) < ASTROMETRY_N:
         return None
     median, error = _median_offset(3600 * bright[["shift_ra_deg", "shift_dec_deg"]].to_numpy())
-    return {
-        "n": len(bright),
-        "ra_offset_arcsec": median[0],
-        "dec_offset_arcsec": median[1],
-        "error_arcsec": error,
-        "followed": bool(bright.moved.any()),
-        "brightest": [
-            [round(3600 * row.shift_ra_deg, 3), round(3600 * row.shift_dec_deg, 3), round(row.snr)]
+    return MedianOffset(
+        n=len(bright),
+        ra_offset_arcsec=median[0],
+        dec_offset_arcsec=median[1],
+        error_arcsec=error,
+        followed=bool(bright.moved.any()),
+        brightest=[
+            (round(3600 * row.shift_ra_deg, 3), round(3600 * row.shift_dec_deg, 3), round(row.snr))
             for row in bright.nlargest(ASTROMETRY_SHOWN, "snr").itertuples()
         ],
-    }
+    )
 
 
 def _epoch(image: Path, planes: list[SkyPlane]) -> str:
@@ -232,34 +236,29 @@ def _epoch(image: Path, planes: list[SkyPlane]) -> str:
     return str(fits.getval(image, "EPOCHID"))
 
 
-def _figures(table: pd.DataFrame) -> dict:
+def _figures(table: pd.DataFrame, image: Path, record: Record) -> PhotometryFigures:
+    """Return what a table says, what tells one version of its image from another, and its epoch."""
     detected = table[np.isnan(table.upper_limit_jy) & np.isfinite(table.flux_jy)]
     clean = detected[(detected["flags"] == "") & (detected.snr > 10)]
-    return {
-        "n_sources": len(table),
-        "n_detected": len(detected),
-        "n_blended": int(table["flags"].str.contains("blend").sum()),
-        "n_blank": int(table["flags"].str.contains("blank").sum()),
-        "median_flux_ratio": float((clean.flux_jy / clean.catalog_flux_jy).median())
-        if len(clean)
-        else None,
-        "median_local_rms_jy": float(table.local_rms_jy.median()) if len(detected) else None,
-        "astrometry": position_offset(table),
-    }
-
-
-def _made_by(image: Path, record: dict) -> dict:
-    """Return what tells one version of an image from another, and the correction of its epoch."""
     with image.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    release = (record.get("tools") or {}).get("dsa110-contimg", "")
-    header = fits.getheader(image)
-    cards = ("FLUXSCL", "FLUXSCLE", "FLUXOFF", "RAOFF", "DECOFF")
-    return {
-        "image_sha256": checksum,
-        "image_version": f"{release} {record.get('created_utc', '')}".strip(),
-        "correction": {card: header[card] for card in cards if card in header},
-    }
+    release, header = record.tools.get("dsa110-contimg", ""), fits.getheader(image)
+    figures = record.figures
+    return PhotometryFigures(
+        n_sources=len(table),
+        n_detected=len(detected),
+        n_blended=int(table["flags"].str.contains("blend").sum()),
+        n_blank=int(table["flags"].str.contains("blank").sum()),
+        median_flux_ratio=(clean.flux_jy / clean.catalog_flux_jy).median() if len(clean) else None,
+        median_local_rms_jy=table.local_rms_jy.median() if len(detected) else None,
+        astrometry=position_offset(table),
+        image_sha256=checksum,
+        image_version=f"{release} {record.created_utc or ''}".strip(),
+        correction=EpochCards(**{c: header[c] for c in EpochCards.model_fields if c in header}),
+        flux_anchor=figures.flux_anchor
+        if isinstance(figures, ImageFigures | MosaicFigures)
+        else None,
+    )
 
 
 def measure_image(image: Path, output: Path, catalog: Path, options: PhotometryOptions) -> Sidecar:
@@ -298,12 +297,10 @@ def measure_image(image: Path, output: Path, catalog: Path, options: PhotometryO
         inputs=[image, catalog],
         parameters=options.model_dump(),
         timings_s={"total": time.monotonic() - started},
-        qa=_figures(table)
-        | _made_by(image, image_record)
-        | {"flux_anchor": (image_record.get("qa") or {}).get("flux_anchor")},
+        figures=_figures(table, image, image_record),
     )
-    if image_record.get("verdict") == "fail":
-        sidecar.fail(f"{image.name} failed: " + "; ".join(image_record.get("reasons", [])))
+    if image_record.verdict == "fail":
+        sidecar.fail(f"{image.name} failed: " + "; ".join(image_record.reasons))
     elif len(table) and not np.isfinite(table.flux_jy).any():
         sidecar.fail("no source could be measured")
     elif not len(table):

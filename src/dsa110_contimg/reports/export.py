@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.figures import MosaicFigures
 from ..core.files import replacing, write_text
 from ..core.layout import companion
 from ..core.times import DAY_S, NIGHT, group_mjd
@@ -27,7 +28,7 @@ from ..telescope.dsa110 import (
     TILE_S,
     TOP_CHANNEL_HZ,
 )
-from .judge import dig, read_json, read_photometry
+from .judge import figures_of, read_photometry, read_record
 
 __all__ = ["export", "moc_cells", "obscore_rows", "regions", "votable", "write_moc"]
 
@@ -198,8 +199,8 @@ def obscore_rows(results: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(results.glob("nights/*/mosaic*.fits")):
         if path.name.count(".") > 1:  # a weight or rms map
             continue
-        sidecar = read_json(path.with_name(path.name + ".json"))
-        times = [t["mjd"] for t in dig(sidecar, "qa", "tiles") or []]
+        figures = figures_of(read_record(path), MosaicFigures)
+        times = [tile.mjd for tile in figures.tiles] if figures else []
         half = TILE_S / 2 / DAY_S
         first = min(times) - half if times else None
         last = max(times) + half if times else None
@@ -213,8 +214,8 @@ def _records(
     """Yield one record for each image of a FITS file."""
     from ..maps import planes as map_planes
 
-    sidecar = read_json(path.with_name(path.name + ".json"))
-    if sidecar is None or sidecar.get("verdict") == "fail":
+    record = read_record(path)
+    if record is None or record.verdict == "fail":
         return
     planes = map_planes.read_planes(path)
     short = path.relative_to(results)

@@ -7,7 +7,9 @@ whose files changed are read again, in one transaction: readers never see half o
 does not grow with the nights before, and the rows come out the same.
 
 Every column is described once, in `TABLES`: the statements that create the tables, the table
-``columns`` inside the index, and the documentation all come from there.
+``columns`` inside the index, and the documentation all come from there. Columns that are figures of
+merit are described by the models of these: all single figures of a calibration, an image or a
+mosaic have one.
 """
 
 from __future__ import annotations
@@ -25,15 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError
+from ..core.figures import FIGURES, Description, describe
 from ..core.files import replacing
 from ..core.runs import read_runs
+from ..core.sidecar import Record
 from ..core.times import NIGHT, group_mjd, group_prefix, night_of, utc_now
-from .judge import FAILURES, judge_night, load_group, read_json, seconds_of
+from .judge import FAILURES, judge_night, load_group, read_json, read_record, seconds_of
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "build_index", "lineage", "open_index", "recall"]
 
-#: Raised whenever a table or column changes its name or meaning.
-SCHEMA_VERSION = 3
+#: Raised whenever tables or columns change: an index of another version is made anew.
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,36 @@ class Column:
     meaning: str
 
 
+#: Type of a figure -> type of its column.
+_TYPES = {bool: "INTEGER", int: "INTEGER", float: "REAL", str: "TEXT"}
+
+
 def _columns(text: str) -> list[Column]:
-    """Parse lines of ``name | declaration | unit | meaning``."""
-    rows = ([cell.strip() for cell in line.split("|")] for line in text.strip().splitlines())
-    return [Column(*row) for row in rows]
+    """Return the columns that lines of text describe.
+
+    A line is ``name | declaration | unit | meaning``; or ``name = step.figure``; or ``* = step``
+    for all its other figures that are single values.
+    """
+    columns: list[Column] = []
+    named = {"group"}  # which is ``group_id`` here
+    for line in text.strip().splitlines():
+        name, _, origin = (part.strip() for part in line.partition(" = "))
+        step, _, figure = origin.partition(".")
+        if not origin:
+            columns.append(Column(*(cell.strip() for cell in line.split("|"))))
+        elif figure:
+            (known,) = (d for d in describe(FIGURES[step]) if d.name == figure)
+            columns.append(_column(name, known))
+            named.add(figure)
+        else:
+            others = (d for d in describe(FIGURES[step]) if d.is_single and d.name not in named)
+            columns += [_column(d.name, d) for d in others if "." not in d.name]
+    return columns
+
+
+def _column(name: str, figure: Description) -> Column:
+    meaning = figure.meaning[0].lower() + figure.meaning[1:].rstrip(".")
+    return Column(name, _TYPES[figure.kind], figure.unit, meaning)
 
 
 #: Table -> (what a row is, columns, indices).
@@ -106,10 +136,10 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             state            | TEXT NOT NULL |     | pass, warn, fail, missing (no image) or waiting
             stage            | TEXT NOT NULL |     | last stage of the chain that was reached
             reasons          | TEXT NOT NULL |     | JSON list: why the state is not pass
-            ra_deg           | REAL          | deg | phase centre, ICRS
-            dec_deg          | REAL          | deg | phase centre, ICRS
+            ra_deg           = convert.phase_centre_ra_deg
+            dec_deg          = convert.phase_centre_dec_deg
             n_subbands       | INTEGER       |     | subbands present, of 16
-            flagged_fraction | REAL          |     | share of flagged visibilities after conversion
+            flagged_fraction = convert.flags.flagged_fraction_effective
         """),
         ["night", "start_mjd"],
     ),
@@ -117,11 +147,12 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
         "the solutions from one calibrator transit",
         _columns("""
             group_id   | TEXT PRIMARY KEY REFERENCES groups(group_id) | | group they were solved on
-            calibrator | TEXT          |   | name of the calibrator
+            calibrator = calibrate.calibrator
             start_mjd  | REAL NOT NULL | d | UTC start of that group
             verdict    | TEXT NOT NULL |   | pass, warn, fail; absent: only its users are left
             reasons    | TEXT NOT NULL |   | JSON list: why it is not pass
             figures    | TEXT NOT NULL |   | JSON: figures of merit
+            * = calibrate
         """),
         ["start_mjd"],
     ),
@@ -133,15 +164,16 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             verdict           | TEXT NOT NULL |        | pass, warn or fail
             calibration_id    | TEXT REFERENCES calibrations(group_id) | | calibration applied
             borrowed          | INTEGER NOT NULL |     | 1: of another night or strip
-            rms_jy            | REAL | Jy/beam         | noise, before correction for the beam
-            thermal_jy        | REAL | Jy/beam         | noise expected from the visibilities
-            peak_jy           | REAL | Jy/beam         | brightest pixel
-            dynamic_range     | REAL |                 | peak over noise
-            beam_major_arcsec | REAL | arcsec          | restoring beam, FWHM
-            beam_minor_arcsec | REAL | arcsec          | restoring beam, FWHM
-            beam_pa_deg       | REAL | deg             | restoring beam, north through east
+            rms_jy            = image.rms_jy
+            thermal_jy        = image.thermal_rms_jy
+            peak_jy           = image.peak_jy
+            dynamic_range     = image.dynamic_range
+            beam_major_arcsec = image.beam_major_arcsec
+            beam_minor_arcsec = image.beam_minor_arcsec
+            beam_pa_deg       = image.beam_pa_deg
             flux_ratio        | REAL |                 | median of measured over catalogue flux
             created_utc       | TEXT |                 | when it was made
+            * = image
         """),
         ["calibration_id"],
     ),
@@ -156,6 +188,7 @@ TABLES: dict[str, tuple[str, list[Column], list[str]]] = {
             n_inputs    | INTEGER NOT NULL | | images that it was made from
             figures     | TEXT NOT NULL | | JSON: figures of merit
             created_utc | TEXT          | | when it was made
+            * = mosaic
         """),
         ["night"],
     ),
@@ -326,7 +359,7 @@ def _is_long(value: Any) -> bool:
     return isinstance(value, list | dict) and len(value) > LONGEST
 
 
-def _products(db: sqlite3.Connection, place: str, contents: Iterable[Mapping[str, Any]]) -> None:
+def _products(db: sqlite3.Connection, place: str, records: Iterable[Record | None]) -> None:
     """Insert the rows of products and of what they were made from.
 
     Parameters
@@ -335,29 +368,27 @@ def _products(db: sqlite3.Connection, place: str, contents: Iterable[Mapping[str
         Index.
     place : str
         Folder that they lie in, below the results folder.
-    contents : iterable of mapping
-        Sidecars; what has no step is none.
+    records : iterable of Record or None
+        Their sidecars; None is passed over.
     """
     night = re.match(rf"nights/({NIGHT})", place)
     group = re.match(rf"nights/{NIGHT}/groups/([^/]+)", place)
-    for content in contents:
-        if "step" not in content or "product" not in content:
-            continue
-        path = f"{place}/{content['product']}"
-        seconds = seconds_of(content)
+    for record in filter(None, records):
+        path = f"{place}/{record.product}"
+        seconds = seconds_of(record)
         row = {
             "path": path,
             "night": night and night[1],
             "group_id": group and group[1],
-            "step": content["step"],
-            "verdict": content.get("verdict"),
-            "created_utc": content.get("created_utc"),
+            "step": record.step,
+            "verdict": record.verdict,
+            "created_utc": record.created_utc,
             "seconds": round(sum(seconds), 3) if seconds else None,
-            "reasons": _json(content.get("reasons", [])),
-            "qa": _json(brief(content.get("qa", {}))),
-            "parameters": _json(content.get("parameters", {})),
-            "tools": _json(content.get("tools", {})),
-            "commands": _json(content.get("commands", [])),
+            "reasons": _json(record.reasons),
+            "qa": _json(brief(record.figures.plain())),
+            "parameters": _json(record.parameters),
+            "tools": _json(record.tools),
+            "commands": _json(record.commands),
         }
         _insert(db, "products", [row])
         _insert(
@@ -366,14 +397,21 @@ def _products(db: sqlite3.Connection, place: str, contents: Iterable[Mapping[str
             (
                 {
                     "product": path,
-                    "input": below(entry["path"]),
-                    "size_bytes": entry.get("size_bytes"),
-                    "mtime_utc": entry.get("mtime_utc"),
-                    "sha256": entry.get("sha256"),
+                    "input": below(entry.path),
+                    "size_bytes": entry.size_bytes,
+                    "mtime_utc": entry.mtime_utc,
+                    "sha256": entry.sha256,
                 }
-                for entry in content.get("inputs", [])
+                for entry in record.inputs
             ),
         )
+
+
+def _sidecars(folder: Path) -> Iterator[Record]:
+    """Yield the sidecars in a folder; what else is JSON there is none."""
+    for path in sorted(folder.glob("*.json")):
+        if record := read_record(path.with_suffix("")):
+            yield record
 
 
 def _failure(db: sqlite3.Connection, path: str, record: Mapping[str, Any] | None) -> None:
@@ -650,8 +688,7 @@ def _fill(
     measured = {}
     for night in changed:
         if night == "lightcurves":
-            found = map(read_json, sorted((results / night).glob("*.json")))
-            _products(db, night, filter(None, found))
+            _products(db, night, _sidecars(results / night))
         else:
             measured[night] = _night(db, results / "nights" / night, known)
     _insert(
@@ -718,7 +755,8 @@ def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> int:
         db,
         "calibrations",
         (
-            c
+            c["figures"]
+            | c
             | {
                 "group_id": c["group"],
                 "reasons": _json(c["reasons"]),
@@ -729,20 +767,17 @@ def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> int:
     )
     for tile in judged["tiles"]:
         group = tile["group"]
-        sidecars, _ = load_group(folder / "groups" / group)
-        if "image.fits" in sidecars:
-            measured += _image(db, folder, tile, sidecars["image.fits"], known)
+        files = load_group(folder / "groups" / group)
+        if "image.fits" in files.products:
+            measured += _image(db, folder, tile, files.products["image.fits"], known)
         place = f"nights/{night}/groups/{group}"
         for kind in FAILURES:
-            _failure(db, f"{place}/{kind}.json", sidecars.get(kind))
-        _products(db, place, (sidecars[kind] for kind in sorted(sidecars)))
+            _failure(db, f"{place}/{kind}.json", files.failures.get(kind))
+        _products(db, place, (files.products[kind] for kind in sorted(files.products)))
     _failure(db, f"nights/{night}/failure.json", read_json(folder / "failure.json"))
-    for path in sorted(folder.glob("*.json")):
-        content = read_json(path)
-        if not content:
-            continue
-        _products(db, f"nights/{night}", [content])
-        name = path.name.removesuffix(".json")
+    for record in _sidecars(folder):
+        _products(db, f"nights/{night}", [record])
+        name = record.product
         if not re.fullmatch(r"mosaic(_\d\d)?\.fits", name):
             continue
         mosaic = f"{night}/{name.removesuffix('.fits')}"
@@ -750,15 +785,16 @@ def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> int:
             db,
             "mosaics",
             [
-                {
+                record.figures.single()
+                | {
                     "mosaic_id": mosaic,
                     "night": night,
                     "path": f"nights/{night}/{name}",
-                    "verdict": content.get("verdict", "fail"),
-                    "reasons": _json(content.get("reasons", [])),
-                    "n_inputs": len(content.get("inputs", [])),
-                    "figures": _json(content.get("qa", {})),
-                    "created_utc": content.get("created_utc"),
+                    "verdict": record.verdict,
+                    "reasons": _json(record.reasons),
+                    "n_inputs": len(record.inputs),
+                    "figures": _json(record.figures.plain()),
+                    "created_utc": record.created_utc,
                 }
             ],
         )
@@ -792,7 +828,7 @@ def _absent_calibrations(db: sqlite3.Connection) -> None:
         _insert(db, "calibrations", [row | {"reasons": "[]", "figures": "{}"}])
 
 
-def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: dict, known: set[str]) -> int:
+def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: Record, known: set[str]) -> int:
     """Insert the image of a tile and the measurements on it; return how many these are."""
     group = tile["group"]
     _insert(
@@ -800,14 +836,15 @@ def _image(db: sqlite3.Connection, folder: Path, tile: dict, image: dict, known:
         "images",
         [
             tile
+            | image.figures.single()
             | {
                 "group_id": group,
                 "path": f"nights/{folder.name}/groups/{group}/{group}.image.fits",
-                "verdict": image.get("verdict", "fail"),
+                "verdict": image.verdict,
                 "calibration_id": tile["calibration"],
                 "borrowed": int(tile["borrowed"]),
                 "flux_ratio": tile["flux_scale"]["median_ratio"],
-                "created_utc": image.get("created_utc"),
+                "created_utc": image.created_utc,
             }
         ],
     )

@@ -22,6 +22,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,17 @@ import numpy as np
 
 from ..core import robust
 from ..core.errors import DataError
+from ..core.figures import (
+    ConvertFigures,
+    GroupFigures,
+    ImageFigures,
+    MedianOffset,
+    MosaicFigures,
+    PhotometryFigures,
+)
 from ..core.files import write_text
 from ..core.options import QaOptions
+from ..core.sidecar import F, Record, read_sidecar
 from ..core.times import DAY_S, group_mjd, utc_now
 from ..telescope.dsa110 import TILE_S
 
@@ -81,57 +91,124 @@ def read_json(path: Path) -> dict | None:
     return content if isinstance(content, dict) else None
 
 
-def load_night(night_dir: Path) -> dict[str, Any]:
-    """Read every sidecar of a night.
+def read_record(product: Path) -> Record | None:
+    """Return the sidecar of a product, or None where it is absent or damaged."""
+    try:
+        return read_sidecar(product)
+    except DataError:
+        return None
 
-    Returns
-    -------
-    dict
-        ``groups``: group id -> kind of product -> sidecar (``hdf5``, ``ms``, ``calibration``,
-        ``kcal`` ..., ``image.fits``, ``photometry.csv``); ``mosaics``: name -> sidecar;
-        ``photometry``: sidecar of the night's own table, or None; ``failure``: record of a failed
-        job of the night itself, or None; ``damaged``: names of files that are not JSON.
+
+def figures_of(record: Record | None, kind: type[F]) -> F | None:
+    """Return the figures of a sidecar that is there, and of that kind."""
+    return record.figures if record and isinstance(record.figures, kind) else None
+
+
+#: Records of failed jobs among the files of a group: of its tile, and of its solutions.
+FAILURES = ("failure", "failure.calibrate")
+
+
+@dataclass
+class GroupFiles:
+    """What the small files in a group's folder say.
+
+    Attributes
+    ----------
+    products : dict
+        Kind of product (``hdf5``, ``ms``, ``kcal`` ..., ``image.fits``, ``photometry.csv``) to its
+        sidecar.
+    choice : dict or None
+        Which calibration was chosen (``calibration.json``).
+    failures : dict
+        `FAILURES` to the records of jobs that failed.
+    damaged : list of str
+        Names of files that cannot be read.
     """
-    groups: dict[str, dict[str, dict]] = {}
-    damaged: list[str] = []
-    for folder in sorted(p for p in (night_dir / "groups").glob("*T*") if p.is_dir()):
-        groups[folder.name], unreadable = load_group(folder)
-        damaged += unreadable
-    mosaics = {}
-    for path in sorted(night_dir.glob("mosaic*.fits.json")):
-        content = read_json(path)
-        if content is None:
-            damaged.append(path.name)
-        else:
-            mosaics[path.name.removesuffix(".json")] = content
-    return {
-        "groups": groups,
-        "mosaics": mosaics,
-        "photometry": read_json(night_dir / "photometry.csv.json"),
-        "failure": read_json(night_dir / "failure.json"),
-        "damaged": damaged,
-    }
+
+    products: dict[str, Record] = field(default_factory=dict)
+    choice: dict[str, Any] | None = None
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+    def figures(self, product: str, kind: type[F]) -> F | None:
+        """Return the figures of a product; None where it has no sidecar."""
+        return figures_of(self.products.get(product), kind)
 
 
-def load_group(folder: Path) -> tuple[dict[str, dict], list[str]]:
-    """Return the sidecars of a group, by kind of product, and the names of damaged ones."""
-    found: dict[str, dict] = {}
-    damaged = []
+def load_group(folder: Path) -> GroupFiles:
+    """Read the sidecars of a group, and what else is known of it."""
+    found = GroupFiles()
     for path in sorted(folder.glob("*.json")):
         if path.name.startswith("."):
             continue
         product = path.name.removesuffix(".json")
         kind = "hdf5" if product.startswith("group_") else product.removeprefix(f"{folder.name}.")
-        content = read_json(path)
+        content: Any
+        if kind == "calibration":
+            content = found.choice = read_json(path)
+        elif kind in FAILURES:
+            if content := read_json(path):
+                found.failures[kind] = content
+        elif content := read_record(path.with_suffix("")):
+            found.products[kind] = content
         if content is None:
-            damaged.append(path.name)
+            found.damaged.append(path.name)
+    return found
+
+
+@dataclass
+class NightFiles:
+    """What the small files of a night say.
+
+    Attributes
+    ----------
+    groups : dict
+        Group id to what is known of it.
+    mosaics : dict
+        Name to sidecar.
+    photometry : Record or None
+        Sidecar of the night's own table.
+    failure : dict or None
+        Record of a failed job of the night itself.
+    damaged : list of str
+        Names of files that cannot be read.
+    """
+
+    groups: dict[str, GroupFiles]
+    mosaics: dict[str, Record]
+    photometry: Record | None
+    failure: dict[str, Any] | None
+    damaged: list[str]
+
+    @property
+    def of_night(self) -> list[Record]:
+        """Sidecars of the products of the whole night."""
+        return [*self.mosaics.values(), *filter(None, [self.photometry])]
+
+    @property
+    def of_groups(self) -> list[Record]:
+        """Sidecars of the products of all groups."""
+        return [record for group in self.groups.values() for record in group.products.values()]
+
+
+def load_night(night_dir: Path) -> NightFiles:
+    """Read every sidecar of a night."""
+    folders = sorted(p for p in (night_dir / "groups").glob("*T*") if p.is_dir())
+    groups = {folder.name: load_group(folder) for folder in folders}
+    damaged = [name for group in groups.values() for name in group.damaged]
+    mosaics = {}
+    for path in sorted(night_dir.glob("mosaic*.fits.json")):
+        if record := read_record(path.with_suffix("")):
+            mosaics[path.stem] = record
         else:
-            found[kind] = content
-    return found, damaged
-
-
-#: Records of failed jobs among the files of a group: of its tile, and of its solutions.
-FAILURES = ("failure", "failure.calibrate")
+            damaged.append(path.name)
+    return NightFiles(
+        groups=groups,
+        mosaics=mosaics,
+        photometry=read_record(night_dir / "photometry.csv"),
+        failure=read_json(night_dir / "failure.json"),
+        damaged=damaged,
+    )
 
 
 def describe_failure(failure: Mapping[str, Any]) -> str:
@@ -235,40 +312,45 @@ def _usable(row: Mapping[str, Any]) -> bool:
     return present and not (row.get("flags") or "").strip(" 0")
 
 
-def pointing(
-    tiles: Iterable[Mapping], sidecars: Mapping[str, Mapping[str, dict]]
-) -> dict[str, Any] | None:
+def pointing(tiles: Iterable[Mapping], groups: Mapping[str, GroupFiles]) -> dict[str, Any] | None:
     """Return how far the beams pointed from where they were assumed to, from all usable tiles.
 
-    See `skycheck.combine_pointing`; None where no tile could tell.
+    See `against_catalogue.combine_pointing`; None where no tile could tell.
     """
     from ..photometry.against_catalogue import combine_pointing
 
-    usable = [t["group"] for t in tiles if t["state"] in ("pass", "warn")]
-    where = ("image.fits", "qa", "catalog", "pointing_offset")
-    return combine_pointing(dig(sidecars.get(group), *where) for group in usable)
+    usable = (groups.get(t["group"]) for t in tiles if t["state"] in ("pass", "warn"))
+    images = (files and files.figures("image.fits", ImageFigures) for files in usable)
+    checks = (image.catalog for image in images if image)
+    return combine_pointing(check.pointing_offset for check in checks if check)
 
 
 # --- one tile -------------------------------------------------------------------------------------
 
-#: Figures of a tile: name -> places (product, path in its sidecar); the first that exists counts.
-TILE_FIGURES: dict[str, list[tuple[str, ...]]] = {
-    "ra_deg": [("ms", "qa", "phase_centre_ra_deg")],
-    "dec_deg": [("ms", "qa", "phase_centre_dec_deg")],
-    "n_integrations": [("ms", "qa", "n_integrations"), ("hdf5", "qa", "n_integrations")],
-    "flagged_fraction": [("ms", "qa", "flags", "flagged_fraction_effective")],
-    "rms_jy": [("image.fits", "qa", "rms_jy")],
-    "thermal_jy": [("image.fits", "qa", "thermal_rms_jy")],
-    "peak_jy": [("image.fits", "qa", "peak_jy")],
-    "dynamic_range": [("image.fits", "qa", "dynamic_range")],
-    "beam_major_arcsec": [("image.fits", "qa", "beam_major_arcsec")],
-    "beam_minor_arcsec": [("image.fits", "qa", "beam_minor_arcsec")],
-    "beam_pa_deg": [("image.fits", "qa", "beam_pa_deg")],
-}
+
+def tile_figures(files: GroupFiles) -> dict[str, float | None]:
+    """Return the figures that are told of a tile everywhere; None where they are not known."""
+    group = files.figures("hdf5", GroupFigures)
+    tile = files.figures("ms", ConvertFigures)
+    image = files.figures("image.fits", ImageFigures)
+    found = {
+        "ra_deg": tile and tile.phase_centre_ra_deg,
+        "dec_deg": tile and tile.phase_centre_dec_deg,
+        "n_integrations": group and group.n_integrations,
+        "flagged_fraction": tile and tile.flags and tile.flags.flagged_fraction_effective,
+        "rms_jy": image and image.rms_jy,
+        "thermal_jy": image and image.thermal_rms_jy,
+        "peak_jy": image and image.peak_jy,
+        "dynamic_range": image and image.dynamic_range,
+        "beam_major_arcsec": image and image.beam_major_arcsec,
+        "beam_minor_arcsec": image and image.beam_minor_arcsec,
+        "beam_pa_deg": image and image.beam_pa_deg,
+    }
+    return {name: _number(value) for name, value in found.items()}
 
 
 def judge_tile(
-    group: str, sidecars: Mapping[str, dict], listed: Mapping[str, Any] | None, folder: Path
+    group: str, files: GroupFiles, listed: Mapping[str, Any] | None, folder: Path
 ) -> dict[str, Any]:
     """Judge one tile from the sidecars in its folder.
 
@@ -276,8 +358,8 @@ def judge_tile(
     ----------
     group : str
         Group id.
-    sidecars : mapping
-        Kind of product -> sidecar.
+    files : GroupFiles
+        What its folder holds.
     listed : mapping or None
         The inventory's entry for the group.
     folder : Path
@@ -290,29 +372,25 @@ def judge_tile(
         chain stopped before the image) or ``waiting`` (files still arrive); ``stage`` is the last
         stage reached; ``verdicts`` those of each stage.
     """
-    choice = sidecars.get("calibration")
-    verdicts = {k: sidecars[k].get("verdict") for k in (*STAGES, *TABLES) if k in sidecars}
-    # What is wrong with a calibration is said of the calibration; its tile may still be good.
-    reasons = [
-        f"{NOUNS.get(kind, kind)}: {reason}"
-        for kind in STAGES
-        for reason in dig(sidecars.get(kind), "reasons") or []
-    ]
+    choice, products = files.choice, files.products
+    verdict_of: dict[str, str] = {kind: record.verdict for kind, record in products.items()}
+    reasons_of = {kind: record.reasons for kind, record in products.items()}
     if choice is not None:
-        verdicts["calibration"] = "pass" if choice.get("chosen") else "fail"
-        if not choice.get("chosen") and not choice.get("reasons"):
-            reasons.append("no usable calibration")
-        if choice.get("chosen") and choice.get("borrowed"):
-            verdicts["calibration"] = "warn"
-            reasons.append(f"calibration borrowed from {choice['chosen']}")
+        verdict_of["calibration"], reasons_of["calibration"] = _judge_choice(choice)
+    verdicts = {kind: verdict_of[kind] for kind in (*STAGES, *TABLES) if kind in verdict_of}
+    # What is wrong with a calibration is said of the calibration; its tile may still be good.
+    reasons = [f"{NOUNS[kind]}: {reason}" for kind in STAGES for reason in reasons_of.get(kind, [])]
+    if choice is not None and not choice.get("chosen") and not choice.get("reasons"):
+        reasons.append("no usable calibration")
+    if verdicts.get("calibration") == "warn":
+        reasons.append(f"calibration borrowed from {dig(choice, 'chosen')}")
 
-    failure = sidecars.get("failure")
+    failure = files.failures.get("failure")
     if failure:
         reasons.append(describe_failure(failure))
     image_verdicts = [v for k, v in verdicts.items() if k not in TABLES]
-    stage = next((STAGES[k] for k in reversed(STAGES) if k in sidecars), "not begun")
-    listed = listed or {}
-    arrival = listed.get("state", "complete")
+    stage = next((STAGES[k] for k in reversed(STAGES) if k in verdicts), "not begun")
+    arrival = (listed or {}).get("state", "complete")
     if arrival == "collecting":
         state = "waiting"
     elif arrival == "failed":
@@ -320,7 +398,7 @@ def judge_tile(
         reasons = list(listed.get("reasons", [])) or ["the group never became complete"]
     elif "fail" in image_verdicts:
         state = "fail"
-    elif "image.fits" not in sidecars:
+    elif "image.fits" not in products:
         state = "missing"
         if not failure:
             reasons.append(f"the chain stopped: {stage}, but not imaged")
@@ -329,9 +407,9 @@ def judge_tile(
         if arrival == "degraded":
             state = worst([state, "warn"])
             reasons += listed.get("reasons", []) or ["incomplete group"]
-        if "photometry.csv" not in sidecars:
+        if "photometry.csv" not in products:
             reasons.append("not measured: no photometry table")
-        if failure or "photometry.csv" not in sidecars:
+        if failure or "photometry.csv" not in products:
             state = worst([state, "warn"])
 
     tile = {
@@ -341,73 +419,76 @@ def judge_tile(
         "stage": stage,
         "reasons": list(dict.fromkeys(reasons)),
         "verdicts": verdicts,
-        "calibrator": bool(set(TABLES) & set(sidecars)),
+        "calibrator": bool(set(TABLES) & set(products)),
         "calibration": dig(choice, "chosen"),
         "borrowed": bool(dig(choice, "borrowed")),
-        "failures": [sidecars[k] for k in FAILURES if sidecars.get(k)],
-    }
-    for name, paths in TILE_FIGURES.items():
-        values = (_number(dig(sidecars, *path)) for path in paths)
-        tile[name] = next((v for v in values if v is not None), None)
+        "failures": [files.failures[k] for k in FAILURES if k in files.failures],
+    } | tile_figures(files)
     for name in ("ra_deg", "dec_deg", "n_integrations"):
         if tile[name] is None and listed:
             tile[name] = _number(listed.get(name))
-    subbands = dig(sidecars.get("hdf5"), "qa", "subbands") or listed.get("files")
+    grouped = files.figures("hdf5", GroupFigures)
+    converted = files.figures("ms", ConvertFigures)
+    subbands = grouped.subbands if grouped else (listed or {}).get("files")
     tile["n_subbands"] = len(subbands) if subbands else None
     tile["noise_ratio"] = (
         tile["rms_jy"] / tile["thermal_jy"] if tile["rms_jy"] and tile["thermal_jy"] else None
     )
-    flags = dig(sidecars.get("ms"), "qa", "flags") or {}
-    tile["n_channels"] = len(flags.get("by_channel") or []) or None
-    tile["n_antennas"] = len(flags.get("by_antenna") or []) or None
-    times = dig(sidecars.get("ms"), "qa", "pointing", "time_mjd") or []
+    flags = converted and converted.flags
+    tile["n_channels"] = (flags and len(flags.by_channel)) or None
+    tile["n_antennas"] = (flags and len(flags.by_antenna)) or None
+    times = converted.pointing.time_mjd if converted else []
     if len(times) > 1:
         tile["n_integrations"] = len(times)
         span = (times[-1] - times[0]) * DAY_S
         tile["duration_s"] = round(span * len(times) / (len(times) - 1), 3)
     else:
-        tile["duration_s"] = _number(listed.get("duration_s"))
-    tile["dead_antennas"] = sorted(
-        {*flags.get("absent_antennas", []), *flags.get("dead_antennas", [])}
-    )
+        tile["duration_s"] = _number((listed or {}).get("duration_s"))
+    tile["dead_antennas"] = sorted({*flags.absent_antennas, *flags.dead_antennas}) if flags else []
     tile["flux_scale"] = flux_scale(read_photometry(folder / f"{group}.photometry.csv"))
     tile["seconds"] = {
-        sidecars[kind].get("step", kind): round(sum(seconds_of(sidecars[kind])), 3)
+        products[kind].step: round(sum(seconds_of(products[kind])), 3)
         for kind in STAGES
-        if kind in sidecars and sidecars[kind].get("timings_s")
+        if kind in products and products[kind].timings_s
     }
     if tile["calibrator"]:
         # One run makes all tables; each of their sidecars holds its times.
-        solved = [sum(seconds_of(sidecars[k])) for k in TABLES if k in sidecars]
+        solved = [sum(seconds_of(products[k])) for k in TABLES if k in products]
         tile["seconds"]["calibrate"] = round(max(solved), 3)
     return tile
 
 
-def seconds_of(sidecar: Mapping[str, Any]) -> list[float]:
+def _judge_choice(choice: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return verdict and reasons of the choice of a calibration."""
+    if not choice.get("chosen"):
+        return "fail", choice.get("reasons") or []
+    return "warn" if choice.get("borrowed") else "pass", choice.get("reasons") or []
+
+
+def seconds_of(record: Record) -> list[float]:
     """Return the times of a step's parts, s; its ``total`` alone where it has one."""
-    timings = sidecar.get("timings_s") or {}
-    total = _number(timings.get("total"))
-    return [total] if total is not None else [s for s in map(_number, timings.values()) if s]
+    total = _number(record.timings_s.get("total"))
+    return [total] if total is not None else [s for s in record.timings_s.values() if s]
 
 
-def judge_calibration(group: str, sidecars: Mapping[str, dict]) -> dict[str, Any] | None:
+def judge_calibration(group: str, files: GroupFiles) -> dict[str, Any] | None:
     """Return verdict and figures of the solutions from one group, or None where it has none."""
-    tables = {k: sidecars[k] for k in TABLES if k in sidecars}
-    failure = sidecars.get("failure.calibrate")
+    tables = {k: files.products[k] for k in TABLES if k in files.products}
+    failure = files.failures.get("failure.calibrate")
     if not tables and not failure:
         return None
     merged: dict[str, Any] = {}
     for table in tables.values():
-        merged |= table.get("qa") or {}
+        merged |= table.figures.single()
     return {
         "group": group,
         "start_mjd": round(group_mjd(group), 6),
         "calibrator": merged.get("calibrator"),
-        "verdict": "fail" if failure else worst(t.get("verdict") for t in tables.values()),
+        "verdict": "fail" if failure else worst(t.verdict for t in tables.values()),
         "reasons": [describe_failure(f) for f in [failure] if f]
-        + list(dict.fromkeys(r for t in tables.values() for r in t.get("reasons", []))),
+        + list(dict.fromkeys(r for t in tables.values() for r in t.reasons)),
         "tables": sorted(tables),
-        "figures": {n: v for n, v in merged.items() if isinstance(v, int | float | str)},
+        "figures": merged,
     }
 
 
@@ -450,42 +531,44 @@ def judge_night(
         g["id"]: g for g in (inventory or {}).get("groups", []) if g.get("night", night) == night
     }
     tiles = [
-        judge_tile(g, found["groups"].get(g, {}), listed.get(g), night_dir / "groups" / g)
-        for g in sorted(set(found["groups"]) | set(listed))
+        judge_tile(g, found.groups.get(g, GroupFiles()), listed.get(g), night_dir / "groups" / g)
+        for g in sorted(set(found.groups) | set(listed))
     ]
-    calibrations = [
-        c for g, sidecars in found["groups"].items() if (c := judge_calibration(g, sidecars))
-    ]
+    calibrations = [c for g, files in found.groups.items() if (c := judge_calibration(g, files))]
+    photometry = figures_of(found.photometry, PhotometryFigures)
+    positions = photometry.astrometry if photometry else None
     rows, source = night_rows(night_dir, tiles)
     judged = {
         "schema": SCHEMA,
         "night": night,
         "created_utc": utc_now(),
-        "counts": _counts(tiles, calibrations, found["mosaics"], rows),
+        "counts": _counts(tiles, calibrations, found.mosaics, rows),
         "flux_scale": flux_scale(rows) | {"source": source},
-        "astrometry": dig(found["photometry"], "qa", "astrometry"),
-        "pointing": pointing(tiles, found["groups"]),
+        "astrometry": positions and positions.plain(),
+        "pointing": pointing(tiles, found.groups),
         "tiles": tiles,
         "calibrations": calibrations,
         "mosaics": [
             {
                 "name": name,
-                "verdict": content.get("verdict"),
-                "reasons": content.get("reasons", []),
-                "qa": content.get("qa", {}),
-                "inputs": len(content.get("inputs", [])),
+                "verdict": record.verdict,
+                "reasons": record.reasons,
+                "qa": record.figures.plain(),
+                "inputs": len(record.inputs),
             }
-            for name, content in found["mosaics"].items()
+            for name, record in found.mosaics.items()
         ],
-        "failures": [f for t in tiles for f in t["failures"]]
-        + [f for f in [found["failure"]] if f],
+        "failures": [f for t in tiles for f in t["failures"]] + [f for f in [found.failure] if f],
         "rejected": _of_night((inventory or {}).get("rejected", []), night),
-        "damaged": found["damaged"],
+        "damaged": found.damaged,
         "timings": _timings(tiles, found),
         "tools": _tools(found),
         "gates": options.model_dump(),
     }
-    judged["verdict"], judged["reasons"] = _verdict(judged, options)
+    mosaic = figures_of(found.mosaics.get("mosaic.fits"), MosaicFigures)
+    beam_arcsec = mosaic.beam_minor_arcsec if mosaic else None
+    off = _position_reasons(positions, beam_arcsec, options)
+    judged["verdict"], judged["reasons"] = _verdict(judged, off, options)
     judged["summary"] = _summary(judged)
     return judged
 
@@ -507,15 +590,15 @@ def _counts(tiles: list, calibrations: list, mosaics: Mapping, rows: list) -> di
     }
 
 
-def _timings(tiles: list, found: Mapping) -> dict[str, Any]:
+def _timings(tiles: list, found: NightFiles) -> dict[str, Any]:
     """Return seconds by step (median and sum), and the factor by which tiles outrun real time."""
     by_step: dict[str, list[float]] = {step: [] for step in STEPS}
     for tile in tiles:
         for step, seconds in tile["seconds"].items():
             by_step.setdefault(step, []).append(seconds)
-    for content in (*found["mosaics"].values(), found["photometry"] or {}):
-        if content.get("timings_s"):
-            by_step.setdefault(f"{content['step']} (night)", []).append(sum(seconds_of(content)))
+    for record in found.of_night:
+        if record.timings_s:
+            by_step.setdefault(f"{record.step} (night)", []).append(sum(seconds_of(record)))
     done = [t for t in tiles if t["seconds"] and t["state"] in ("pass", "warn", "fail")]
     spent = [sum(s for step, s in t["seconds"].items() if step != "calibrate") for t in done]
     factors = [
@@ -534,17 +617,18 @@ def _timings(tiles: list, found: Mapping) -> dict[str, Any]:
     }
 
 
-def _tools(found: Mapping) -> dict[str, list[str]]:
+def _tools(found: NightFiles) -> dict[str, list[str]]:
     """Return the versions of every tool that made something in the night."""
     tools: dict[str, set[str]] = {}
-    contents = [c for group in found["groups"].values() for c in group.values()]
-    for content in (*contents, *found["mosaics"].values(), found["photometry"] or {}):
-        for name, version in (content.get("tools") or {}).items():
-            tools.setdefault(name, set()).add(str(version))
+    for record in (*found.of_groups, *found.of_night):
+        for name, version in record.tools.items():
+            tools.setdefault(name, set()).add(version)
     return {name: sorted(tools[name]) for name in sorted(tools)}
 
 
-def _verdict(night: Mapping[str, Any], options: QaOptions) -> tuple[str, list[str]]:
+def _verdict(
+    night: Mapping[str, Any], position_reasons: list[str], options: QaOptions
+) -> tuple[str, list[str]]:
     """Return verdict and reasons; the gravest reasons come first."""
     counts, scale = night["counts"], night["flux_scale"]
     usable = counts["pass"] + counts["warn"]
@@ -587,7 +671,7 @@ def _verdict(night: Mapping[str, Any], options: QaOptions) -> tuple[str, list[st
         if m["verdict"] == "warn" or (m["verdict"] == "fail" and m is not mosaic):
             light.append(f"{m['name']}: " + "; ".join(m["reasons"] or [m["verdict"]]))
     light += _flux_reasons(scale, options)
-    light += _position_reasons(night["astrometry"], mosaic, options)
+    light += position_reasons
     light += _pointing_reasons(night["pointing"], options)
     if night["rejected"]:
         light.append(f"{_of(len(night['rejected']), 'incoming file')} could not be read")
@@ -622,17 +706,16 @@ def _flux_reasons(scale: Mapping[str, Any], options: QaOptions) -> list[str]:
 
 
 def _position_reasons(
-    astrometry: Mapping[str, Any] | None, mosaic: Mapping[str, Any] | None, options: QaOptions
+    astrometry: MedianOffset | None, beam: float | None, options: QaOptions
 ) -> list[str]:
-    """Return what is wrong with the positions in the mosaic."""
-    beam = _number(dig(mosaic, "qa", "beam_minor_arcsec"))
+    """Return what is wrong with the positions in the mosaic, given its beam, arcsec."""
     if not astrometry or not beam:
         return []
-    shift = math.hypot(astrometry["ra_offset_arcsec"], astrometry["dec_offset_arcsec"])
-    if shift - 2 * astrometry["error_arcsec"] <= options.max_position_offset * beam:
+    shift = math.hypot(astrometry.ra_offset_arcsec, astrometry.dec_offset_arcsec)
+    if shift - 2 * astrometry.error_arcsec <= options.max_position_offset * beam:
         return []
     return [
-        f"positions are off by {shift:.1f} arcsec ({astrometry['n']} sources, limit "
+        f"positions are off by {shift:.1f} arcsec ({astrometry.n} sources, limit "
         f"{options.max_position_offset:g} of the beam's {beam:.0f} arcsec)"
     ]
 

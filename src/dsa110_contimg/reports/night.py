@@ -16,14 +16,25 @@ import numpy as np
 
 from .. import __version__
 from ..core.errors import DataError
+from ..core.figures import ConvertFigures, FlagStatistics, MosaicFigures
 from ..core.files import write_text
 from ..core.layout import Layout, companion
 from ..core.runs import commit
+from ..core.sidecar import Record
 from ..core.times import DAY_S, utc_now
 from ..maps import planes as map_planes
 from ..telescope.dsa110 import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, stations
 from . import plots
-from .judge import dig, judge_night, load_night, night_rows, read_json
+from .judge import (
+    GroupFiles,
+    NightFiles,
+    figures_of,
+    judge_night,
+    load_night,
+    night_rows,
+    read_json,
+    read_record,
+)
 from .pages import (
     UNITS,
     WORDS,
@@ -210,19 +221,23 @@ def _calibrations(night_dir: Path, calibrations: list[dict]) -> list[dict]:
     return out
 
 
-def _mosaics(night_dir: Path, judged: dict, rows: list[dict], variables: set[str]) -> list[dict]:
+def _mosaics(
+    night_dir: Path, record: Record | None, rows: list[dict], variables: set[str]
+) -> list[dict]:
     """Return the mosaic of the night with its views (one a strip)."""
-    entry = next((m for m in judged["mosaics"] if m["name"] == "mosaic.fits"), None)
     path = night_dir / "mosaic.fits"
-    if entry is None and not path.exists():
+    if record is None and not path.exists():
         return []
-    shown: dict[str, Any] = {"name": "mosaic.fits", "verdict": None}
-    shown |= {"reasons": [], "views": [], "notes": []}
-    if entry:
-        shown |= {"verdict": entry["verdict"], "reasons": entry["reasons"]}
-    qa = (entry or {}).get("qa", {})
-    shown["numbers"] = {k: v for k, v in qa.items() if isinstance(v, int | float | str)}
-    shown["left_out"] = [f"{e['tile']} ({e['reason']})" for e in qa.get("left_out") or []]
+    figures = figures_of(record, MosaicFigures)
+    shown: dict[str, Any] = {
+        "name": "mosaic.fits",
+        "verdict": record and record.verdict,
+        "reasons": record.reasons if record else [],
+        "numbers": figures.single() if figures else {},
+        "left_out": [f"{e.tile} ({e.reason})" for e in figures.left_out] if figures else [],
+        "views": [],
+        "notes": [],
+    }
     small = companion(path, "view")
     try:
         planes = map_planes.read_planes(small) if small.exists() else []
@@ -443,7 +458,8 @@ def _candidates(folder: Path | None, night_dir: Path) -> dict[str, Any]:
 
     listed = read_table(folder / "candidates.csv")
     everything = read_table(folder / "variability.csv")
-    limits = dig(read_json(folder / "lightcurves.parquet.json"), "parameters") or {}
+    record = read_record(folder / "lightcurves.parquet")
+    limits = record.parameters if record else {}
     plot = plots.variability_plane(
         everything, limits.get("eta_threshold", 2.5), limits.get("v_threshold", 0.1)
     )
@@ -571,19 +587,31 @@ def _memory(night_dir: Path, night: str) -> dict[str, float]:
     return peak
 
 
-def _flags(found: dict, tiles: list[dict]) -> dict[str, dict]:
-    """Return the flag statistics of each tile, empty where it was not converted."""
-    groups = found["groups"]
-    return {t["group"]: dig(groups.get(t["group"]), "ms", "qa", "flags") or {} for t in tiles}
+def _flags(found: NightFiles, tiles: list[dict]) -> dict[str, FlagStatistics | None]:
+    """Return the flag statistics of each tile, None where it was not converted."""
+    nothing = GroupFiles()
+    converted = {
+        t["group"]: found.groups.get(t["group"], nothing).figures("ms", ConvertFigures)
+        for t in tiles
+    }
+    return {name: figures.flags if figures else None for name, figures in converted.items()}
 
 
-def _parameters(found: dict) -> dict[str, dict]:
+def _other_mosaics(found: NightFiles) -> list[dict[str, Any]]:
+    """Return what is said of the mosaics of hours."""
+    return [
+        {"name": name, "verdict": record.verdict, "reasons": record.reasons, "figures": figures}
+        for name, record in found.mosaics.items()
+        if name != "mosaic.fits" and (figures := figures_of(record, MosaicFigures))
+    ]
+
+
+def _parameters(found: NightFiles) -> dict[str, dict]:
     """Return the options of each step, from the first sidecar that tells."""
     out: dict[str, dict] = {}
-    contents = [c for group in found["groups"].values() for c in group.values()]
-    for content in (*contents, *found["mosaics"].values()):
-        if content.get("parameters") and content.get("step"):
-            out.setdefault(content["step"], content["parameters"])
+    for record in (*found.of_groups, *found.mosaics.values()):
+        if record.parameters:
+            out.setdefault(record.step, record.parameters)
     return out
 
 
@@ -670,7 +698,8 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
         for tile in judged["tiles"]:
             tile["total_s"] = sum(s for k, s in tile["seconds"].items() if k != "calibrate") or None
         variables = _candidates(lightcurves, night_dir)
-        mosaics = _mosaics(night_dir, judged, rows, variables["ids"])
+        mosaic = found.mosaics.get("mosaic.fits")
+        mosaics = _mosaics(night_dir, mosaic, rows, variables["ids"])
         drawn = {
             "flux_scale": plots.flux_scale(rows, judged["gates"]["max_flux_offset"]),
             "noise": plots.noise(judged["tiles"]),
@@ -693,7 +722,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
             failures=_failures(night_dir, judged),
             calibrations=calibrations,
             mosaics=mosaics,
-            other_mosaics=[m for m in judged["mosaics"] if m["name"] != "mosaic.fits"],
+            other_mosaics=_other_mosaics(found),
             flux_words=_flux_words(judged["flux_scale"]),
             astrometry_words=_astrometry_words(judged["astrometry"]),
             plots=drawn,

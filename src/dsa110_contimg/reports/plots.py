@@ -16,6 +16,7 @@ import numpy as np
 
 from ..calibration.tables import SolutionCube
 from ..core import robust
+from ..core.figures import FlagStatistics
 from ..core.times import clock_of
 from ..maps.planes import Plane
 from ..telescope.dsa110 import TILE_S
@@ -427,26 +428,25 @@ def solution_figures(kind: str, solutions: SolutionCube) -> list[dict[str, str]]
     ]
 
 
-def flags(statistics: dict[str, dict]) -> str | None:
+def flags(statistics: dict[str, FlagStatistics | None]) -> str | None:
     """Draw the share of flagged visibilities: tiles down, frequency and antennas across.
 
     Parameters
     ----------
     statistics : dict
-        Group id -> flag statistics of its conversion (``by_channel``, a list in ascending
-        frequency, and ``by_antenna``, by name); empty for a tile that was not converted.
+        Group id -> flag statistics of its conversion; None for a tile that was not converted.
     """
-    known = [s for s in statistics.values() if s.get("by_channel") and s.get("by_antenna")]
+    known = [s for s in statistics.values() if s and s.by_antenna]
     if not known:
         return None
-    channels = max(len(s["by_channel"]) for s in known)
-    antennas = list(dict.fromkeys(name for s in known for name in s["by_antenna"]))
+    channels = max(len(s.by_channel) for s in known)
+    antennas = list(dict.fromkeys(name for s in known for name in s.by_antenna))
     by_channel = np.full((len(statistics), channels), np.nan)
     by_antenna = np.full((len(statistics), len(antennas)), np.nan)
     for i, s in enumerate(statistics.values()):
-        if s.get("by_channel") and s.get("by_antenna"):
-            by_channel[i, : len(s["by_channel"])] = s["by_channel"]
-            by_antenna[i] = [s["by_antenna"].get(name, np.nan) for name in antennas]
+        if s and s.by_antenna:
+            by_channel[i, : len(s.by_channel)] = s.by_channel
+            by_antenna[i] = [s.by_antenna.get(name, np.nan) for name in antennas]
     height = 1.4 + min(5, 0.16 * len(statistics))
     figure, axes = new_figure(10.5, height, 1, 2, sharey=True)
     for axis, data, label in ((axes[0], by_channel, "channel"), (axes[1], by_antenna, "antenna")):

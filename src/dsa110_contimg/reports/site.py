@@ -20,7 +20,7 @@ from ..core.errors import DataError
 from ..core.files import write_text
 from ..core.times import GROUP_ID, NIGHT, night_of, night_of_mjd, utc_now
 from . import plots
-from .judge import dig, judge_night, read_json
+from .judge import judge_night, read_json, read_record
 from .pages import environment, is_number, read_table
 
 __all__ = ["build_site", "file_name"]
@@ -138,7 +138,8 @@ def _gains(folders: list[Path]) -> list[tuple[str, SolutionCube]]:
 
 def _sources(folder: Path) -> tuple[list[dict], tuple[float, float]]:
     """Return all sources, most variable first, and the thresholds of candidates (eta, V)."""
-    limits = dig(read_json(folder / "lightcurves.parquet.json"), "parameters") or {}
+    record = read_record(folder / "lightcurves.parquet")
+    limits = record.parameters if record else {}
     chosen = {r["source_id"] for r in read_table(folder / "candidates.csv")}
     rows = []
     for row in read_table(folder / "variability.csv"):

@@ -17,7 +17,9 @@ from typing import Any
 from .. import __version__
 from ..calibration.tables import read_cube
 from ..core.errors import DataError
+from ..core.figures import ApplyFigures, ConvertFigures
 from ..core.files import replacing, write_text
+from ..core.sidecar import Record
 from ..core.times import night_of
 from ..maps import planes as map_planes
 from ..telescope.dsa110 import CHANNEL_WIDTH_HZ, N_CHANNELS_SUBBAND, N_SUBBANDS, TOP_CHANNEL_HZ
@@ -80,8 +82,9 @@ def build_tile(folder: Path) -> tuple[str, bytes | None, bytes | None]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give that of a group")
     group = folder.name
-    sidecars, _ = load_group(folder)
-    tile = judge_tile(group, sidecars, None, folder)
+    files = load_group(folder)
+    products = {kind: files.products[kind] for kind in STAGES if kind in files.products}
+    tile = judge_tile(group, files, None, folder)
     rows = read_photometry(folder / f"{group}.photometry.csv")
     notes = _Notes()
 
@@ -101,14 +104,16 @@ def build_tile(folder: Path) -> tuple[str, bytes | None, bytes | None]:
             left = notes.draw(
                 "the residual", lambda: tile_plots.residuals(residual, noise, response)
             )
-        summary = dig(sidecars.get("cal.ms"), "qa", "visibilities")
-        flags = dig(sidecars.get("ms"), "qa", "flags") or {}
+        calibrated = files.figures("cal.ms", ApplyFigures)
+        summary = calibrated and calibrated.visibilities
+        converted = files.figures("ms", ConvertFigures)
+        flags = converted and converted.flags
         drawn = {
             "view": view and plots.image_uri(view),
             "residual": left and plots.image_uri(left),
             "visibilities": summary
             and notes.draw("visibilities", lambda: tile_plots.visibilities(summary)),
-            "flags": notes.draw("flags", lambda: tile_plots.flag_map(flags, BAND_MHZ)),
+            "flags": flags and notes.draw("flags", lambda: tile_plots.flag_map(flags, BAND_MHZ)),
             "fluxes": notes.draw("fluxes", lambda: plots.flux_scale(rows, 0.1)),
         }
     page = (
@@ -119,20 +124,19 @@ def build_tile(folder: Path) -> tuple[str, bytes | None, bytes | None]:
             night=night_of(group),
             plots=drawn,
             notes=notes,
-            calibration=_calibration(sidecars),
-            towards=(summary or {}).get("towards_deg"),
-            numbers={k: _numbers(sidecars[k]) for k in STAGES if _numbers(sidecars.get(k))},
-            sidecars={k: sidecars[k] for k in STAGES if sidecars.get(k, {}).get("step")},
-            seconds={k: sum(seconds_of(sidecars[k])) for k in STAGES if k in sidecars},
+            calibration=_calibration(files.choice or {}),
+            towards=summary and summary.towards_deg,
+            numbers={kind: _numbers(record) for kind, record in products.items()},
+            sidecars=products,
+            seconds={kind: sum(seconds_of(record)) for kind, record in products.items()},
             version=__version__,
         )
     )
     return page, view, thumbnail
 
 
-def _calibration(sidecars: dict[str, dict]) -> dict[str, Any] | None:
+def _calibration(choice: dict[str, Any]) -> dict[str, Any] | None:
     """Return which calibration was applied, and where its page is."""
-    choice = sidecars.get("calibration") or {}
     chosen = choice.get("chosen")
     if not chosen:
         return None
@@ -144,10 +148,10 @@ def _calibration(sidecars: dict[str, dict]) -> dict[str, Any] | None:
     }
 
 
-def _numbers(sidecar: dict | None) -> dict[str, Any]:
+def _numbers(record: Record) -> dict[str, Any]:
     """Return the figures of merit of a product that are single numbers or words."""
-    qa = (sidecar or {}).get("qa") or {}
-    return {k: v for k, v in qa.items() if is_number(v) or isinstance(v, str)}
+    single = record.figures.single()
+    return {k: v for k, v in single.items() if is_number(v) or isinstance(v, str)}
 
 
 def build_calibration(folder: Path) -> str:
@@ -160,16 +164,13 @@ def build_calibration(folder: Path) -> str:
     """
     folder = Path(folder).resolve()
     group = folder.name
-    sidecars, _ = load_group(folder)
-    judged = judge_calibration(group, sidecars)
+    files = load_group(folder)
+    judged = judge_calibration(group, files)
     if judged is None:
         raise DataError(f"{folder}: no calibration was solved on this group")
-    flags = dig(sidecars.get("ms"), "qa", "flags") or {}
-    present = {
-        *flags.get("by_antenna", {}),
-        *flags.get("absent_antennas", []),
-        *flags.get("dead_antennas", []),
-    }
+    tile = files.figures("ms", ConvertFigures)
+    flags = tile and tile.flags
+    present = {*flags.by_antenna, *flags.absent_antennas, *flags.dead_antennas} if flags else set()
     notes = _Notes()
     drawn: list[dict] = []
 
@@ -190,7 +191,7 @@ def build_calibration(folder: Path) -> str:
             own=plots.png(own.read_bytes()) if own.exists() else None,
             drawn=[{"folded": ""} | f for f in drawn],
             notes=notes,
-            sidecars={k: sidecars[k] for k in judged["tables"]},
+            sidecars={k: files.products[k] for k in judged["tables"]},
             version=__version__,
         )
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.figures import FlagStatistics, Visibilities
 from ..maps.planes import Plane
 from .plots import (
     BLUE,
@@ -220,24 +221,24 @@ _AXES = {
 }
 
 
-def visibilities(summary: Mapping[str, Any]) -> str:
+def visibilities(summary: Visibilities) -> str:
     """Draw amplitude and phase of calibrated data: by frequency, time, baseline and antenna.
 
     Parameters
     ----------
-    summary : mapping
-        As `dsa110_contimg.visibilities.summarise_ms` gives it.
+    summary : Visibilities
+        As `ms.summary.summarise_ms` gives it.
     """
     figure, axes = new_figure(13, 5, 2, 4, sharex="col", sharey="row")
     for column, (name, (key, label, scale)) in zip(axes.T, _AXES.items(), strict=True):
-        part = summary[name]
-        places = part[key]
+        part = getattr(summary, name)
+        places = getattr(part, key)
         if scale is None:
             x = np.arange(len(places), dtype=float)
         else:
             x = scale * (np.array(places) - (places[0] if name == "time" else 0))
         for axis, quantity in zip(column, ("amplitude_jy", "phase_deg"), strict=True):
-            _band(axis, x, part[quantity], summary["polarizations"], name == "antenna")
+            _band(axis, x, getattr(part, quantity), summary.polarizations, name == "antenna")
         if name == "length":
             column[1].set_xscale("log")
             column[1].xaxis.set_major_formatter(lambda v, _: f"{v:g}")
@@ -252,9 +253,9 @@ def visibilities(summary: Mapping[str, Any]) -> str:
     return png_uri(figure)
 
 
-def phase_limits(summary: Mapping[str, Any]) -> tuple[float, float]:
+def phase_limits(summary: Visibilities) -> tuple[float, float]:
     """Return limits of the phase axis: close where phases are, the whole circle where they wrap."""
-    columns = [summary[name]["phase_deg"] for name in _AXES]
+    columns = [getattr(summary, name).phase_deg for name in _AXES]
     ends = [abs(v) for c in columns for k in ("low", "high") for v in c[k] if v is not None]
     reach = 1.2 * float(np.percentile(ends, 98)) if ends else 180.0
     return (-reach, reach) if reach < 110 else (-190, 190)
@@ -277,23 +278,23 @@ def _band(axis: Any, x: np.ndarray, columns: Mapping, polarizations: list, marks
         axis.plot(x, np.array(columns[name], float), color=colour, label=name, **style)
 
 
-def flag_map(flags: Mapping[str, Any], freq_mhz: tuple[float, float]) -> str | None:
+def flag_map(flags: FlagStatistics, freq_mhz: tuple[float, float]) -> str | None:
     """Draw the flagged share by antenna and frequency, with the share of each channel above it.
 
     Parameters
     ----------
-    flags : mapping
-        Statistics of the conversion: ``percent_by_antenna_block`` and ``by_channel``.
+    flags : FlagStatistics
+        Of the conversion.
     freq_mhz : tuple of float
         Edges of the band, MHz.
     """
-    rows = flags.get("percent_by_antenna_block")
+    rows = flags.percent_by_antenna_block
     if not rows:
         return None
     figure, (upper, lower) = new_figure(
         10.5, 2.3 + 0.045 * len(rows), 2, 1, sharex=True, height_ratios=(1.2, 1 + 0.045 * len(rows))
     )
-    channels = np.array(flags["by_channel"], float)
+    channels = np.array(flags.by_channel, float)
     edges = np.linspace(*freq_mhz, len(channels) + 1)
     upper.stairs(100 * channels, edges, color=BLUE, fill=True, alpha=0.6)
     upper.set(ylim=(0, 103), ylabel="flagged (%)")

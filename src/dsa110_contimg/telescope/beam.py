@@ -7,7 +7,7 @@ are weighted, over time and frequency. Its peak is less than 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.special import j1
 
 from ..core.errors import DataError
+from ..core.figures import Pointing
 from .dsa110 import C_M_S, DISH_DIAMETER_M
 
 if TYPE_CHECKING:
@@ -120,28 +121,28 @@ class TileBeam:
             raise DataError("beam: every weight is zero; the tile holds no data")
 
     @classmethod
-    def from_qa(cls, qa: Mapping[str, Any], diameter_m: float = DISH_DIAMETER_M) -> TileBeam:
-        """Build the beam from the QA figures in the sidecar of a calibrated tile.
+    def from_pointing(
+        cls, pointing: Pointing, time_mjd: ArrayLike, freq_hz: ArrayLike, weight: ArrayLike
+    ) -> TileBeam:
+        """Build the beam from where the array pointed and what the data weigh.
 
         Parameters
         ----------
-        qa : mapping
-            Holds ``pointing`` (``time_mjd``, ``ra_deg``, ``dec_deg``) and ``weights`` (``freq_hz``,
-            ``time_mjd``, ``weight``). Where the data were averaged in time, their mid-times differ
+        pointing : Pointing
+            Of the sidecar of a tile. Where the data were averaged in time, their mid-times differ
             from those of the pointings, which are then interpolated along their great circle.
-        diameter_m : float
-            Dish diameter, m.
+        time_mjd : (n_time,) array
+            Mid-times of the data, UTC.
+        freq_hz : (n_chan,) array
+            Channels, Hz.
+        weight : (n_time, n_chan) array
+            Their weights.
         """
-        try:
-            pointing, weights = qa["pointing"], qa["weights"]
-            directions = unit_vector(pointing["ra_deg"], pointing["dec_deg"])
-            known, wanted = np.array(pointing["time_mjd"]), np.array(weights["time_mjd"])
-            freq_hz, weight = weights["freq_hz"], weights["weight"]
-        except KeyError as error:
-            raise DataError(f"beam: the sidecar's qa lacks {error}; remake the product") from None
+        directions = unit_vector(pointing.ra_deg, pointing.dec_deg)
+        known, wanted = np.array(pointing.time_mjd), np.array(time_mjd)
         x, y, z = (np.interp(wanted, known, axis) for axis in directions.T)
         ra, dec = np.rad2deg(np.arctan2(y, x)) % 360, np.rad2deg(np.arctan2(z, np.hypot(x, y)))
-        return cls(ra, dec, freq_hz, np.asarray(weight, float), diameter_m)
+        return cls(ra, dec, np.asarray(freq_hz, float), np.asarray(weight, float))
 
     def response(self, ra_deg: ArrayLike, dec_deg: ArrayLike, exact: bool = False) -> Any:
         """Return the tile's mean power response in some directions.

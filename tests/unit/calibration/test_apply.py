@@ -7,25 +7,28 @@ from dsa110_contimg.calibration import apply as apply_step
 from dsa110_contimg.calibration import mstransform
 from dsa110_contimg.calibration.apply import choose_averaging, choose_candidate, read_candidate
 from dsa110_contimg.core.errors import DataError
+from dsa110_contimg.core.figures import CalibrateFigures
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.telescope import dsa110
 from dsa110_contimg.telescope.smearing import Smearing, half_power_deg
+from support.figures import example
 
 FREQ = np.linspace(1.311e9, 1.498e9, 768)
 ANTENNAS = [f"DSA-{n:03d}" for n in range(1, 11)]
 
 
-def make_candidate(folder, group="20260203T003704", verdict="pass", tables=True, **qa):
+def make_candidate(folder, group="20260203T003704", verdict="pass", tables=True, **figures):
     prefix = folder / group
     sidecar = Sidecar("calibrate", parameters={"strip_deg": 5.0, "validity_h": 24.0, "delay": True})
-    sidecar.qa = {
+    solved = {
         "group": group,
         "calibrator": "3C48",
         "dec_app_deg": 33.3,
         "antennas": ANTENNAS,
         "freq_hz": [float(FREQ[0]), float(FREQ[-1])],
         "n_channels": len(FREQ),
-    } | qa
+    }
+    sidecar.figures = example(CalibrateFigures, **solved | figures)
     if verdict == "fail":
         sidecar.fail("it was cloudy")
     for kind in ("kcal", "bcal", "gcal"):
@@ -50,15 +53,15 @@ def test_first_usable_candidate_is_chosen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("qa", "word"),
+    ("figures", "word"),
     [
         ({"dec_app_deg": 54.6}, "strip"),
         ({"antennas": [f"DSA-{n:03d}" for n in range(50, 60)]}, "antennas"),
         ({"freq_hz": [1.4e9, float(FREQ[-1])]}, "MHz"),
     ],
 )
-def test_incompatible_candidates(tmp_path, qa, word):
-    chosen, reasons = choose_candidate([make_candidate(tmp_path, **qa)], TILE)
+def test_incompatible_candidates(tmp_path, figures, word):
+    chosen, reasons = choose_candidate([make_candidate(tmp_path, **figures)], TILE)
     assert chosen is None
     assert word in reasons[0]
 
@@ -137,4 +140,5 @@ def test_library_lists_the_tables_in_order(tmp_path):
 def test_sidecars_of_candidates_are_those_of_calibrate(tmp_path):
     candidate = make_candidate(tmp_path)
     written = json.loads((tmp_path / "20260203T003704.gcal.json").read_text())
-    assert candidate.sidecar == written
+    assert candidate.sidecar.step == "calibrate"
+    assert candidate.sidecar.figures.plain() == written["qa"]

@@ -7,8 +7,10 @@ from dsa110_contimg.calibration.judge import judge_solution
 from dsa110_contimg.calibration.reference_antenna import choose_reference
 from dsa110_contimg.calibration.tables import Solution, total_gain
 from dsa110_contimg.core.errors import DataError
+from dsa110_contimg.core.figures import CalibrateFigures
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.core.times import DAY_S
+from support.figures import example
 
 N_ANT, N_CHAN = 20, 64
 FREQ = np.linspace(1.3e9, 1.5e9, N_CHAN)
@@ -55,17 +57,17 @@ def flags_of(fraction, shape=(N_ANT, N_CHAN, 2)):
 
 
 def verdict(solutions):
-    sidecar = Sidecar("calibrate")
-    figures = judge_solution(solutions, sidecar)
-    return sidecar, figures
+    sidecar = Sidecar("calibrate", figures=example(CalibrateFigures))
+    judge_solution(solutions, sidecar)
+    return sidecar, sidecar.figures
 
 
 def test_good_solution_with_random_gain_phases_passes():
     sidecar, figures = verdict(good())
     assert sidecar.verdict == "pass"
-    assert figures["gain_amplitude_median"] == pytest.approx(0.07)
-    assert figures["n_antennas"] == N_ANT
-    assert figures["bandpass_roughness"] == pytest.approx(0.01 * np.sqrt(2), rel=0.1)
+    assert figures.gain_amplitude_median == pytest.approx(0.07)
+    assert figures.n_antennas == N_ANT
+    assert figures.bandpass_roughness == pytest.approx(0.01 * np.sqrt(2), rel=0.1)
 
 
 def test_absent_antennas_do_not_count():
@@ -73,9 +75,9 @@ def test_absent_antennas_do_not_count():
     flags[:8] = True
     solutions = replace(good(), "bcal", flags=flags)
     sidecar, figures = verdict(solutions)
-    assert figures["bcal_flagged"] == pytest.approx(0.4)
-    assert figures["bcal_flagged_effective"] == 0
-    assert figures["n_antennas"] == 12
+    assert figures.bcal_flagged == pytest.approx(0.4)
+    assert figures.bcal_flagged_effective == 0
+    assert figures.n_antennas == 12
     assert sidecar.verdict == "pass"
 
 
@@ -101,7 +103,7 @@ def test_gate_on_bandpass_phases():
     phases = np.exp(1j * np.deg2rad(rng.normal(0, 50, (N_ANT, N_CHAN, 2))))
     sidecar, figures = verdict(replace(good(), "bcal", values=phases))
     assert sidecar.verdict == "warn"
-    assert figures["bandpass_phase_scatter_deg"] == pytest.approx(50, rel=0.1)
+    assert figures.bandpass_phase_scatter_deg == pytest.approx(50, rel=0.1)
 
 
 def test_gate_on_number_of_antennas():
@@ -117,14 +119,14 @@ def test_subband_without_solutions_is_a_warning():
     flags[:, 8:12] = True
     sidecar, figures = verdict(replace(good(), "bcal", flags=flags))
     assert sidecar.verdict == "warn"
-    assert figures["subbands_flagged"] == 1
+    assert figures.subbands_flagged == 1
 
 
 def test_missing_solution_is_a_failure_not_a_crash():
     sidecar, figures = verdict({"kcal": good()["kcal"]})
     assert sidecar.verdict == "fail"
     assert "bcal, gcal" in sidecar.reasons[0]
-    assert figures == {}
+    assert figures == example(CalibrateFigures)
 
 
 def test_everything_flagged_is_a_failure():
@@ -200,12 +202,13 @@ def test_verdict_on_delays(n, verdict):
     values = np.random.default_rng(2).normal(0, 2, N_ANT)
     values[:n] = 180.0
     solutions = good() | {"kcal": delays_of(values)}
-    sidecar = Sidecar("calibrate")
+    sidecar = Sidecar("calibrate", figures=example(CalibrateFigures))
     names = {a: f"DSA-{a + 1:03d}" for a in range(N_ANT)}
-    figures = judge_solution(solutions, sidecar, names=names)
+    judge_solution(solutions, sidecar, names=names)
+    figures = sidecar.figures
     assert sidecar.verdict == verdict
-    assert figures["delay_rms_ns"] == pytest.approx(2, abs=0.8)
-    assert set(figures["delay_outliers_ns"]) == {f"DSA-{a + 1:03d}" for a in range(n)}
+    assert figures.delay_rms_ns == pytest.approx(2, abs=0.8)
+    assert set(figures.delay_outliers_ns) == {f"DSA-{a + 1:03d}" for a in range(n)}
     assert n == 0 or "DSA-001 +18" in sidecar.reasons[0]
 
 

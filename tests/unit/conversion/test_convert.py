@@ -15,6 +15,7 @@ from casacore.tables import table
 from dsa110_contimg.conversion import convert as conversion
 from dsa110_contimg.conversion.group_file import write_group_file
 from dsa110_contimg.core.errors import DataError
+from dsa110_contimg.core.figures import ConvertFigures
 from dsa110_contimg.core.options import ConversionOptions, FlaggingOptions
 from dsa110_contimg.core.sidecar import read_sidecar
 from dsa110_contimg.telescope import dsa110
@@ -67,9 +68,9 @@ def test_phases_where_right_ascension_wraps(tmp_path):
         ra, _ = meridian_icrs(raw.times.mean(), raw.dec_app_deg, raw.location)
         raw = replace(raw, jd0=raw.jd0 - ((ra + 180) % 360 - 180) / 360.9856)
     ms = check_phases(tmp_path, raw)
-    qa = read_sidecar(ms)["qa"]
-    assert max(qa["pointing"]["ra_deg"]) > 359 and min(qa["pointing"]["ra_deg"]) < 1
-    assert min(qa["phase_centre_ra_deg"], 360 - qa["phase_centre_ra_deg"]) < 0.01
+    figures = read_sidecar(ms, ConvertFigures).figures
+    assert max(figures.pointing.ra_deg) > 359 and min(figures.pointing.ra_deg) < 1
+    assert min(figures.phase_centre_ra_deg, 360 - figures.phase_centre_ra_deg) < 0.01
 
 
 def check_phases(folder: Path, raw: RawGroup) -> Path:
@@ -77,7 +78,7 @@ def check_phases(folder: Path, raw: RawGroup) -> Path:
     ra, dec = meridian_icrs(raw.times.mean(), raw.dec_app_deg, raw.location)
     source = ((ra + 1.1 / np.cos(np.radians(dec))) % 360, dec - 1.0)
     ms = convert(folder, replace(raw, sources=[(*source, 2.0)]))
-    assert read_sidecar(ms)["verdict"] == "pass"
+    assert read_sidecar(ms).verdict == "pass"
     data, uvw, ant1, ant2 = read(ms, "DATA", "UVW", "ANTENNA1", "ANTENNA2")
     centre = field_centre(ms)
     assert abs((centre[0] - ra + 180) % 360 - 180) * np.cos(np.radians(dec)) * 3600 < 0.01
@@ -109,7 +110,7 @@ def check_imaging_equation(ms, raw, source, vis, uvw, freq) -> None:
     (ra, dec), (ra0, dec0) = (np.radians(x) for x in (source, field_centre(ms)))
     l_ = np.cos(dec) * np.sin(ra - ra0)
     m = np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra - ra0)
-    scale = read_sidecar(ms)["qa"]["aberration_scale"]
+    scale = read_sidecar(ms).figures.aberration_scale
     assert 0 < abs(scale - 1) < 1.01e-4
     l_, m = l_ * scale, m * scale
     offset = np.array([l_, m, np.sqrt(1 - l_**2 - m**2) - 1])
@@ -251,9 +252,9 @@ def test_pointing_follows_the_meridian(pair):
         found = np.degrees(pointing.getcol("DIRECTION")[::117, 0])
     expected = [meridian_icrs(jd, raw.dec_app_deg, raw.location) for jd in raw.times]
     assert np.allclose(found, expected, atol=1e-6)
-    qa = read_sidecar(direct)["qa"]
-    assert np.allclose(qa["pointing"]["ra_deg"], [ra for ra, _ in expected], atol=1e-6)
-    assert qa["dec_app_deg"] == pytest.approx(54.6)
+    figures = read_sidecar(direct, ConvertFigures).figures
+    assert np.allclose(figures.pointing.ra_deg, [ra for ra, _ in expected], atol=1e-6)
+    assert figures.dec_app_deg == pytest.approx(54.6)
 
 
 def test_amplitudes_survive(pair):
@@ -354,7 +355,7 @@ def test_auto_takes_the_reference_for_two_subbands(tmp_path):
         jd0=BEFORE, dec_app_deg=33.3, antennas=(0, 115, 30), n_times=2, n_chan=2, subbands=(4, 5)
     )
     ms = convert(tmp_path, replace(raw, sources=[(57.0, 33.0, 1.0)]), "auto")
-    assert read_sidecar(ms)["qa"]["writer"] == "pyuvdata"
+    assert read_sidecar(ms).figures.writer == "pyuvdata"
 
 
 def test_validation_finds_wrong_uvw(small, tmp_path):

@@ -5,9 +5,11 @@ import pytest
 
 from dsa110_contimg.conversion import flagging
 from dsa110_contimg.core.errors import DataError
+from dsa110_contimg.core.figures import FlagStatistics
 from dsa110_contimg.core.options import FlaggingOptions
 from dsa110_contimg.core.sidecar import Sidecar
 from support import synthetic_ms
+from support.figures import example
 
 RAW_JY = 0.0045  # raw units per Jy
 NOISE = 2.6 * RAW_JY  # per visibility, per polarisation (rms of the complex value)
@@ -89,23 +91,23 @@ def test_statistics_tell_raw_from_effective():
     result = flagging.flag_statistics(
         count, 24, a1, a2, np.full(len(a1), 100.0), list("ABCD"), ["XX", "YY"]
     )
-    assert result["absent_antennas"] == ["A"]
-    assert result["absent_channels"] == 1
+    assert result.absent_antennas == ["A"]
+    assert result.absent_channels == 1
     # 3 baselines x 9 channels x 2 polarisations remain, half of one of those samples flagged
-    assert result["flagged_fraction_effective"] == pytest.approx(0.5 / 54, abs=1e-5)
-    assert result["flagged_fraction"] == pytest.approx((60 + 6 + 0.5) / 120, abs=1e-5)
-    assert result["by_antenna"] == {
+    assert result.flagged_fraction_effective == pytest.approx(0.5 / 54, abs=1e-5)
+    assert result.flagged_fraction == pytest.approx((60 + 6 + 0.5) / 120, abs=1e-5)
+    assert result.by_antenna == {
         "B": pytest.approx(0.5 / 36, abs=1e-5),
         "C": pytest.approx(0.5 / 36, abs=1e-5),
         "D": 0.0,
     }
-    assert result["by_polarization"] == {"XX": 0.0, "YY": pytest.approx(0.5 / 27, abs=1e-5)}
-    assert result["by_channel"][9] == 1.0
-    assert result["by_channel"][4] == pytest.approx(0.5 / 6, abs=1e-5)
-    assert list(result["by_baseline_length"]) == ["50-200 m"]
+    assert result.by_polarization == {"XX": 0.0, "YY": pytest.approx(0.5 / 27, abs=1e-5)}
+    assert result.by_channel[9] == 1.0
+    assert result.by_channel[4] == pytest.approx(0.5 / 6, abs=1e-5)
+    assert list(result.by_baseline_length) == ["50-200 m"]
     # antenna B meets C and D: 2 baselines x 2 polarisations
     expected = [0] * 4 + [12] + [0] * 4 + [100]
-    assert result["percent_by_antenna_block"]["B"] == expected
+    assert result.percent_by_antenna_block["B"] == expected
 
 
 def test_blocks_of_channels_are_means_that_cover_the_band():
@@ -120,9 +122,8 @@ def test_blocks_of_channels_are_means_that_cover_the_band():
 )
 def test_verdict_of_flags(raw, effective, verdict):
     sidecar = Sidecar("convert")
-    flagging.judge_flags(
-        {"flagged_fraction": raw, "flagged_fraction_effective": effective}, sidecar
-    )
+    statistics = example(FlagStatistics, flagged_fraction=raw, flagged_fraction_effective=effective)
+    flagging.judge_flags(statistics, sidecar)
     assert sidecar.verdict == verdict
     assert bool(sidecar.reasons) == (verdict != "pass")
 
@@ -167,16 +168,16 @@ def test_interference_is_found_and_clean_data_kept(contaminated, tmp_path, engin
     with table(str(ms), ack=False) as t:
         flags = t.getcol("FLAG").reshape(rfi.shape)
         assert np.isfinite(t.getcol("DATA")).all()
-    assert result["dead_antennas"] == [dead]
-    assert result["absent_antennas"] == [dead]
-    assert result["not_finite"] > 0
+    assert result.dead_antennas == [dead]
+    assert result.absent_antennas == [dead]
+    assert result.not_finite > 0
     assert sidecar.commands
     assert flags[rfi].mean() > 0.95
     assert flags[clean].mean() < 0.02
     count = flags.sum(axis=0)
     assert flags[:, :, 40].all()
-    assert result["by_channel"][40] == 1.0
-    assert count.shape[1] == len(result["by_channel"])
+    assert result.by_channel[40] == 1.0
+    assert count.shape[1] == len(result.by_channel)
 
 
 def test_all_flagged_is_a_state(tmp_path):
@@ -186,8 +187,8 @@ def test_all_flagged_is_a_state(tmp_path):
         synthetic_ms.write(uvd, tmp_path / "a.ms"), FlaggingOptions(), sidecar
     )
     assert sidecar.verdict == "fail"
-    assert result["flagged_fraction_effective"] == 1.0
-    assert len(result["dead_antennas"]) == 3
+    assert result.flagged_fraction_effective == 1.0
+    assert len(result.dead_antennas) == 3
 
 
 @pytest.mark.parametrize(("n_channels", "n_times"), [(1, 1), (5, 2), (48, 24)])
@@ -197,7 +198,7 @@ def test_strategy_copes_with_small_sets(tmp_path, n_channels, n_times):
     uvd.data_array[:] = complex_noise(rng, uvd.data_array.shape) + RAW_JY
     ms = synthetic_ms.write(uvd, tmp_path / "a.ms")
     result = flagging.flag_ms(ms, FlaggingOptions(), Sidecar("convert"))
-    assert result["flagged_fraction_effective"] < 0.1
+    assert result.flagged_fraction_effective < 0.1
 
 
 def test_irregular_rows_are_an_error(tmp_path):

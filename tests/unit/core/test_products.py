@@ -11,6 +11,7 @@ from dsa110_contimg.core import files, times
 from dsa110_contimg.core import layout as layouts
 from dsa110_contimg.core import sidecar as sidecars
 from dsa110_contimg.core.errors import DataError, message_of
+from dsa110_contimg.core.figures import BlindFigures
 
 
 @given(st.integers(min_value=58849 * 86400, max_value=69807 * 86400))
@@ -79,17 +80,18 @@ def test_sidecar_round_trip(tmp_path):
     raw = tmp_path / "raw"
     raw.write_bytes(b"abc")
     product = tmp_path / "x.fits"
-    sidecar = sidecars.Sidecar("image", inputs=[raw], qa={"rms_jy": 1e-3})
+    sidecar = sidecars.Sidecar("blind", inputs=[raw], figures=BlindFigures(n_sources=3))
     sidecar.warn("few antennas")
     sidecar.fail("no data")
     sidecar.warn("still failed")
     sidecar.write(product, packages=("numpy",))
     content = sidecars.read_sidecar(product)
-    assert content["verdict"] == "fail"
-    assert content["reasons"] == ["few antennas", "no data", "still failed"]
-    assert content["inputs"][0]["size_bytes"] == 3
-    assert content["inputs"][0]["sha256"].startswith("ba7816bf")
-    assert set(content["tools"]) == {"dsa110-contimg", "numpy"}
+    assert content.verdict == "fail"
+    assert content.reasons == ["few antennas", "no data", "still failed"]
+    assert content.figures == BlindFigures(n_sources=3)
+    assert content.inputs[0].size_bytes == 3
+    assert content.inputs[0].sha256.startswith("ba7816bf")
+    assert set(content.tools) == {"dsa110-contimg", "numpy"}
 
 
 def test_a_missing_or_broken_sidecar_is_named(tmp_path):
@@ -101,8 +103,10 @@ def test_a_missing_or_broken_sidecar_is_named(tmp_path):
 
 
 def test_sidecar_refuses_what_json_does_not_know(tmp_path):
+    sidecar = sidecars.Sidecar("blind", figures=BlindFigures(n_sources=3))
+    sidecar.parameters = {"a": object()}
     with pytest.raises(TypeError):
-        sidecars.Sidecar("x", qa={"a": object()}).write(tmp_path / "x")
+        sidecar.write(tmp_path / "x")
     assert not json.loads("[]") and not list(tmp_path.iterdir())
 
 

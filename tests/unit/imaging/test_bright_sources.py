@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from astropy.wcs import WCS
 
+from dsa110_contimg.core.figures import ApplyFigures
 from dsa110_contimg.core.sidecar import read_sidecar
 from dsa110_contimg.imaging import bright_sources
 from dsa110_contimg.ms.tile import read_tile
@@ -39,7 +40,14 @@ def wcs():
 
 @pytest.fixture(scope="module")
 def beam(ms):
-    return TileBeam.from_qa(read_sidecar(ms)["qa"])
+    return beam_of(read_sidecar(ms, ApplyFigures).figures)
+
+
+def beam_of(figures):
+    weights = figures.weights
+    return TileBeam.from_pointing(
+        figures.pointing, weights.time_mjd, weights.freq_hz, weights.weight
+    )
 
 
 def place(wcs, ra, dec):
@@ -69,17 +77,16 @@ def test_subtraction_leaves_nothing_of_a_known_sky(sky, wcs, changes, left_over,
 
     size = {"n_antennas": 8, "n_channels": 96, "n_times": 8}
     path = imaging_data.write_tile(tmp_path / "20260128T213600.cal.ms", sky, **size, **changes)
-    tile, qa = read_tile(path), read_sidecar(path)["qa"]
-    beam = TileBeam.from_qa(qa)
-    averaging = qa["averaging"]
+    tile, figures = read_tile(path), read_sidecar(path, ApplyFigures).figures
+    beam, averaging = beam_of(figures), figures.averaging
     smearing = Smearing(
         tile.dec_deg,
-        averaging["channels"],
-        averaging["integrations"],
+        averaging.channels,
+        averaging.integrations,
         tile.width_hz[0],
         tile.interval_s[0],
     )
-    seeds = bright_sources.choose(catalog(sky), beam, wcs, 0.0, 10, qa["aberration_scale"])
+    seeds = bright_sources.choose(catalog(sky), beam, wcs, 0.0, 10, figures.aberration_scale)
     before = table(str(path), ack=False).getcol("DATA")
     emptied = bright_sources.subtract(tile, seeds, beam, smearing, tmp_path / "copy.ms", threads=2)
     left = table(str(emptied.path), ack=False).getcol("DATA")

@@ -132,18 +132,18 @@ def go(tmp_path, monkeypatch, qualities, flagged=0.0):
 
 def test_each_round_builds_on_the_best(tmp_path, monkeypatch):
     best = go(tmp_path, monkeypatch, [0.8e-3, 0.6e-3, 0.5e-3])
-    assert [r["accepted"] for r in best.record] == [True] * 3
+    assert [r.accepted for r in best.record] == [True] * 3
     assert [p.name for p in tmp_path.iterdir()] == ["selfcal3"]  # nothing superseded is left
     assert best.tile.path.parent.name == "selfcal3"
 
 
 def test_phases_end_with_the_first_failure_and_amplitudes_are_tried(tmp_path, monkeypatch):
     best = go(tmp_path, monkeypatch, [1.2e-3, 0.5e-3])
-    assert [(r["mode"], r["accepted"]) for r in best.record] == [
+    assert [(r.mode, r.accepted) for r in best.record] == [
         ("phase", False),
         ("amplitude", True),
     ]
-    assert "noise would grow" in best.record[0]["reason"]
+    assert "noise would grow" in best.record[0].reason
 
 
 def test_nothing_better_leaves_the_tile_as_it_was(tmp_path, monkeypatch):
@@ -154,7 +154,7 @@ def test_nothing_better_leaves_the_tile_as_it_was(tmp_path, monkeypatch):
 
 def test_weak_solutions_are_not_even_imaged(tmp_path, monkeypatch):
     best = go(tmp_path, monkeypatch, [], flagged=0.5)
-    assert [r["reason"] for r in best.record] == ["50% of the solutions are too weak"] * 2
+    assert [r.reason for r in best.record] == ["50% of the solutions are too weak"] * 2
 
 
 def test_model_is_the_tops_of_bright_sources(tmp_path):

@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from dsa110_contimg.core.errors import MARK, ConfigError
+from dsa110_contimg.core.figures import ImageFigures
 from dsa110_contimg.core.options import ImagingOptions
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.imaging import judge as image_judge
@@ -23,6 +24,7 @@ from dsa110_contimg.maps import fits_headers
 from dsa110_contimg.maps import noise as map_noise
 from dsa110_contimg.ms.tile import Tile
 from support import imaging_data
+from support.figures import example
 from support.steps import run_step
 
 SMALL = ["--size-px", "256", "--cell-arcsec", "12"]
@@ -256,7 +258,9 @@ def test_verdict(changes, verdict, word):
     sidecar = Sidecar("image")
     none = np.zeros((0, 3)), np.zeros(0)
     weighting = Weighting(10, 10, 0.0, np.ones((1, 1)), *none, 2.5e-4, 2.4e-4, 1.4e9)
-    image_judge.judge(sidecar, FIGURES | changes, weighting, ImagingOptions())
+    image_judge.judge(
+        sidecar, example(ImageFigures, **FIGURES | changes), weighting, ImagingOptions()
+    )
     assert sidecar.verdict == verdict
     assert word in " ".join(sidecar.reasons)
 

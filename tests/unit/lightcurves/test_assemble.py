@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from dsa110_contimg.core.figures import PhotometryFigures
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.lightcurves.assemble import DICTIONARY
 from dsa110_contimg.lightcurves.flux_scale import epoch_scale
 from dsa110_contimg.lightcurves.variability import log10_chi2_sf, pair_metrics, variability
 from dsa110_contimg.photometry.measure import COLUMNS
+from support.figures import example
 from support.steps import run_step
 
 RMS = 1e-3
@@ -57,7 +59,8 @@ def write(folder, flux, error, verdicts=None, flags=None):
             }
         )
         table[list(COLUMNS)].to_csv(path, index=False)
-        sidecar = Sidecar("photometry", qa={"image_sha256": f"{e:064d}"})
+        sidecar = Sidecar("photometry")
+        sidecar.figures = example(PhotometryFigures, image_sha256=f"{e:064d}")
         sidecar.verdict = (verdicts or {}).get(e, "pass")
         sidecar.write(path)
         paths.append(path)

@@ -76,8 +76,8 @@ def test_season_of_thirty_nights():
     options = LightcurveOptions()
     table, kinds = season.make(np.random.default_rng(4), 3000, 150, 150)
     _, measures, figures = season.light_curves(table, options)
-    assert [e["systematic"] for e in figures["epochs"]] == pytest.approx([0.02] * 30, rel=0.1)
-    assert 50 < figures["template_trials"] < 2000
+    assert [e.systematic for e in figures.epochs] == pytest.approx([0.02] * 30, rel=0.1)
+    assert 50 < figures.template_trials < 2000
     found = kinds[candidates(measures, options).source_id].value_counts()
     assert found.get("constant", 0) <= 3
     assert found["ese"] > 0.9 * 150

@@ -188,7 +188,7 @@ def test_one_tile_on_an_unsteady_calibrator_marks_the_mosaic(tmp_path):
         sidecar = path.with_name(path.name + ".json")
         record = json.loads(sidecar.read_text())
         said = {"calibrators": [name], "anchors": [anchor], "steady": steady}
-        sidecar.write_text(json.dumps(record | {"qa": {"flux_anchor": said}}))
+        sidecar.write_text(json.dumps(record | {"qa": record["qa"] | {"flux_anchor": said}}))
     layers, record = run(tmp_path / "mosaic.fits", paths)
     assert layers["image"][0][1]["CALSTEAD"] is False
     assert record["qa"]["flux_anchor"]["calibrators"] == ["2253+161", "3C48"]

@@ -66,27 +66,25 @@ def test_a_set_is_summarised_along_frequency_time_length_and_antenna(tmp_path):
     uvd.flag_array.reshape(rows.shape)[:, :, 3] = True
     path = synthetic_ms.write(uvd, tmp_path / "a.ms")
     found = visibility_summary.summarise_ms(path)
-    frequency, time = found["frequency"], found["time"]
-    assert frequency["freq_hz"] == pytest.approx(freq_hz)
-    xx, yy = frequency["amplitude_jy"]["XX"], frequency["amplitude_jy"]["YY"]
+    frequency, time = found.frequency, found.time
+    assert frequency.freq_hz == pytest.approx(freq_hz)
+    xx, yy = frequency.amplitude_jy["XX"], frequency.amplitude_jy["YY"]
     assert xx[3] is yy[3] is None
     assert xx[15] / xx[0] == pytest.approx((freq_hz[15] / freq_hz[0]) ** 5, rel=1e-3)
     assert yy[0] / xx[0] == pytest.approx(1.5, rel=1e-3)
-    assert np.divide(time["amplitude_jy"]["XX"], time["amplitude_jy"]["XX"][0]) == pytest.approx(
+    assert np.divide(time.amplitude_jy["XX"], time.amplitude_jy["XX"][0]) == pytest.approx(
         fade / 2, rel=1e-3
     )
-    assert np.diff(time["time_mjd"]) * 86400 == pytest.approx(12.885, abs=1e-3)
-    antenna = found["antenna"]
-    assert antenna["names"] == [str(n + 1) for n in numbers]
-    signs = np.array(antenna["phase_deg"]["XX"])
+    assert np.diff(time.time_mjd) * 86400 == pytest.approx(12.885, abs=1e-3)
+    antenna = found.antenna
+    assert antenna.names == [str(n + 1) for n in numbers]
+    signs = np.array(antenna.phase_deg["XX"])
     assert abs(signs[2]) == pytest.approx(30, abs=0.1)  # the one antenna, against all others
     assert np.abs(np.delete(signs, 2)).max() < 1e-3
     length = np.hypot(*uvd.uvw_array[:, :2].T)[uvd.ant_1_array != uvd.ant_2_array]
     filled = [
         m
-        for m, a in zip(
-            *(found["length"]["length_m"], found["length"]["amplitude_jy"]["XX"]), strict=True
-        )
+        for m, a in zip(*(found.length.length_m, found.length.amplitude_jy["XX"]), strict=True)
         if a is not None
     ]
     assert min(filled) == pytest.approx(length.min(), rel=0.2)

@@ -13,9 +13,12 @@ from dsa110_contimg import cli
 from dsa110_contimg.conversion.inventory import Group
 from dsa110_contimg.core.config import load_config
 from dsa110_contimg.core.errors import MachineError, SpaceError, cause_of
+from dsa110_contimg.core.figures import GroupFigures
 from dsa110_contimg.core.files import HOST, beside
 from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.operations import closing, leftovers, retention, space
+from support.figures import example
 
 NIGHT = "2026-02-10"
 CALIBRATOR, TILE, BARE = "20260210T011325", "20260210T011834", "20260210T012343"
@@ -58,8 +61,9 @@ def layout(config):
         entries[name] = asdict(group_of(name, files))
         product(layout.group(name, "ms"), folder=True)
         product(layout.group(name, "hdf5"), sidecar=False)
-        sidecar = {"qa": {"group": entries[name]}}
-        Path(f"{layout.group(name, 'hdf5')}.json").write_text(json.dumps(sidecar))
+        Sidecar("group", figures=example(GroupFigures, group=entries[name])).write(
+            layout.group(name, "hdf5")
+        )
         if name == BARE:
             continue
         for kind in ("image", "pb", "rms", *MAPS):

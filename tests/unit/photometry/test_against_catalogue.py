@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dsa110_contimg.core.figures import CatalogCheck, ImageFigures
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.photometry.against_catalogue import check, combine_pointing, fit_pointing
 from dsa110_contimg.reports.judge import judge_night
 from dsa110_contimg.telescope.beam import TileBeam
+from support.figures import example
 
 RA0, DEC0 = 359.8, 33.0  # the field straddles RA 0
 
@@ -54,36 +56,36 @@ def photometry(beam, offset=(0.0, 0.0), scale=1.0, scatter=0.02, n=80, seed=5):
 
 def test_good_pointing_has_no_offset(beam):
     fit = fit_pointing(photometry(beam), beam)
-    assert fit["offset_deg"] < 0.03
-    assert fit["significance"] < 3
-    assert fit["flux_scale"] == pytest.approx(1, abs=0.02)
+    assert fit.offset_deg < 0.03
+    assert fit.significance < 3
+    assert fit.flux_scale == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("offset", [(0.0, 0.23), (0.0, -0.23), (0.23, 0.0), (-0.15, 0.17)])
 def test_pointing_error_is_found_with_its_direction(beam, offset):
     fit = fit_pointing(photometry(beam, offset, scatter=0.1), beam)
-    assert fit["east_deg"] == pytest.approx(offset[0], abs=0.05)
-    assert fit["north_deg"] == pytest.approx(offset[1], abs=0.05)
-    assert fit["significance"] > 5
+    assert fit.east_deg == pytest.approx(offset[0], abs=0.05)
+    assert fit.north_deg == pytest.approx(offset[1], abs=0.05)
+    assert fit.significance > 5
     angle = np.rad2deg(np.arctan2(*offset))
-    assert (fit["position_angle_deg"] - angle + 180) % 360 - 180 == pytest.approx(0, abs=15)
+    assert (fit.position_angle_deg - angle + 180) % 360 - 180 == pytest.approx(0, abs=15)
     # Beam moved north: sources in the north come out too bright.
-    assert np.sign(fit["slope_north_per_deg"]) == np.sign(offset[1]) or offset[1] == 0
+    assert np.sign(fit.slope_north_per_deg) == np.sign(offset[1]) or offset[1] == 0
 
 
 def test_median_ratio_hides_a_pointing_error_and_shows_a_scale_error(beam):
     hidden = check(photometry(beam, (0.0, 0.23)), beam)
-    assert hidden["flux_ratio"] == pytest.approx(1, abs=0.06)
-    assert hidden["pointing_offset"]["offset_deg"] > 0.18
+    assert hidden.flux_ratio == pytest.approx(1, abs=0.06)
+    assert hidden.pointing_offset.offset_deg > 0.18
     scaled = check(photometry(beam, scale=0.8), beam)
-    assert scaled["flux_ratio"] == pytest.approx(0.8, abs=0.01)
-    assert scaled["pointing_offset"]["flux_scale"] == pytest.approx(0.8, abs=0.01)
+    assert scaled.flux_ratio == pytest.approx(0.8, abs=0.01)
+    assert scaled.pointing_offset.flux_scale == pytest.approx(0.8, abs=0.01)
 
 
 def test_outliers_do_not_move_the_fit(beam):
     table = photometry(beam)
     table.iloc[:5, table.columns.get_loc("flux_jy")] *= 4  # variable sources
-    assert fit_pointing(table, beam)["offset_deg"] < 0.06
+    assert fit_pointing(table, beam).offset_deg < 0.06
 
 
 def test_errors_cover_the_truth(beam):
@@ -91,7 +93,7 @@ def test_errors_cover_the_truth(beam):
     pulls = []
     for seed in range(40):
         fit = fit_pointing(photometry(beam, (0.1, -0.1), scatter=0.1, seed=seed), beam)
-        pulls.append((fit["north_deg"] + 0.1) / fit["north_error_deg"])
+        pulls.append((fit.north_deg + 0.1) / fit.north_error_deg)
     assert abs(np.mean(pulls)) < 0.6
     assert 0.5 < np.std(pulls) < 1.5
 
@@ -103,7 +105,7 @@ def test_tiles_combine_to_a_better_offset(beam):
     ]
     night = combine_pointing([*fits, None])
     assert night["n_tiles"] == 6
-    assert night["north_error_deg"] < min(f["north_error_deg"] for f in fits)
+    assert night["north_error_deg"] < min(f.north_error_deg for f in fits)
     assert night["north_deg"] == pytest.approx(0.23, abs=4 * night["north_error_deg"])
     assert combine_pointing([None]) is None
 
@@ -111,19 +113,19 @@ def test_tiles_combine_to_a_better_offset(beam):
 def test_astrometry_and_completeness(beam):
     table = photometry(beam)
     figures = check(table, beam)
-    assert figures["astrometry"]["ra_offset_arcsec"] == pytest.approx(1.0, abs=0.1)
-    assert figures["astrometry"]["dec_offset_arcsec"] == pytest.approx(-0.5, abs=0.1)
-    assert figures["completeness"] == 1
+    assert figures.astrometry.ra_offset_arcsec == pytest.approx(1.0, abs=0.1)
+    assert figures.astrometry.dec_offset_arcsec == pytest.approx(-0.5, abs=0.1)
+    assert figures.completeness == 1
     table.iloc[: len(table) // 4, table.columns.get_loc("snr")] = 2.0
-    lost = check(table, beam)["completeness"]
+    lost = check(table, beam).completeness
     assert lost == pytest.approx(1 - (len(table) // 4) / len(table))
 
 
 def test_few_sources_say_nothing(beam):
     figures = check(photometry(beam).head(2), beam)
-    assert figures["flux_ratio"] is None
-    assert figures["pointing_offset"] is None
-    assert check(photometry(beam).head(0), beam)["completeness"] is None
+    assert figures.flux_ratio is None
+    assert figures.pointing_offset is None
+    assert check(photometry(beam).head(0), beam).completeness is None
 
 
 # --- a night --------------------------------------------------------------------------------------
@@ -135,7 +137,8 @@ def night_of(folder, beam, offset, n_tiles=8):
     for k in range(n_tiles):
         group = f"20260203T00{5 * k:02d}00"
         table = photometry(beam, offset, scatter=0.15, n=40, seed=k)
-        sidecar = Sidecar("image", qa={"catalog": {"pointing_offset": fit_pointing(table, beam)}})
+        found = example(CatalogCheck, pointing_offset=fit_pointing(table, beam))
+        sidecar = Sidecar("image", figures=example(ImageFigures, catalog=found))
         (night / "groups" / group).mkdir(parents=True)
         sidecar.write(night / "groups" / group / f"{group}.image.fits")
     return night

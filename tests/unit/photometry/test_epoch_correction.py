@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
+from dsa110_contimg.core.figures import PhotometryFigures
 from dsa110_contimg.core.layout import companion
+from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.photometry.epoch_correction import fit_flux, measure_correction
 from dsa110_contimg.photometry.fit import forced_fit
 from dsa110_contimg.photometry.images import open_planes
+from support.figures import example
 from support.mosaic_tiles import BEAM, STEP, run, sky, write_tiles
 from support.steps import run_step
 
@@ -133,7 +136,7 @@ def test_too_few_sources_and_impossible_scales_correct_nothing(tmp_path):
     )
     path = tmp_path / "a.photometry.csv"
     table.to_csv(path, index=False)
-    (tmp_path / "a.photometry.csv.json").write_text('{"qa": {}}')
+    Sidecar("photometry", figures=example(PhotometryFigures)).write(path)
     found = measure_correction([path, tmp_path / "absent.csv"])
     assert not found.scaled and found.scale == 1 and found.n_flux == 6
     many = pd.concat([table.assign(source_id=table.source_id + str(i)) for i in range(5)])

@@ -141,10 +141,10 @@ def test_centroids_and_position_offset():
         }
     )
     offset = position_offset(table)
-    assert offset["n"] == x.size
-    assert offset["ra_offset_arcsec"] == pytest.approx(-2.4, abs=0.05)
-    assert 0 < offset["error_arcsec"] < 0.05
-    shown = np.array(offset["brightest"])
+    assert offset.n == x.size
+    assert offset.ra_offset_arcsec == pytest.approx(-2.4, abs=0.05)
+    assert 0 < offset.error_arcsec < 0.05
+    shown = np.array(offset.brightest)
     assert shown.shape == (min(x.size, 100), 3)
     assert np.median(shown[:, :2], axis=0) == pytest.approx([-2.4, -1.8], abs=0.05)
     assert position_offset(table[:2]) is None
@@ -164,7 +164,7 @@ def test_fluxes_follow_an_offset_of_the_whole_image():
     assert np.median(table.flux_jy / flux) == pytest.approx(1, abs=0.003)
     assert table.ra_deg.to_numpy() == pytest.approx(ra)
     offset = position_offset(table)
-    assert offset["followed"] and offset["ra_offset_arcsec"] == pytest.approx(-1.4 * 6, abs=0.1)
+    assert offset.followed and offset.ra_offset_arcsec == pytest.approx(-1.4 * 6, abs=0.1)
     fixed = measure(plane, catalog, options.model_copy(update={"follow_offset": False}))
     assert np.median(fixed.flux_jy / flux) < 0.85
     ra, dec = plane.wcs.all_pix2world(x, y, 0)

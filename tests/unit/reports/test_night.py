@@ -13,6 +13,7 @@ import pytest
 
 from dsa110_contimg.calibration.tables import read_cube
 from dsa110_contimg.core.errors import DataError
+from dsa110_contimg.core.figures import FIGURES, FlagStatistics
 from dsa110_contimg.core.layout import companion
 from dsa110_contimg.maps import planes as map_planes
 from dsa110_contimg.reports import night as night_page
@@ -21,6 +22,7 @@ from dsa110_contimg.reports import tile as tile_page
 from dsa110_contimg.reports.judge import judge_night
 from support import REPO, browser
 from support.fake_results import RMS_JY, make_results, write_failure
+from support.figures import example
 from support.steps import run_step
 
 
@@ -263,7 +265,7 @@ def test_flags_by_antenna_and_residuals_can_be_drawn_of_little():
     """Nothing known gives no figure; an image of nothing but blanks gives one."""
     from dsa110_contimg.reports import tile_plots
 
-    assert tile_plots.flag_map({}, (1311.0, 1498.0)) is None
+    assert tile_plots.flag_map(example(FlagStatistics), (1311.0, 1498.0)) is None
     blank = np.full((20, 20), np.nan, np.float32)
     header = {"CRPIX1": 10, "CRPIX2": 10, "CDELT1": -0.1, "CDELT2": 0.1}
     plane = map_planes.Plane(blank, header, Path("a"))
@@ -390,7 +392,8 @@ def blank_night(fake, tmp_path):
             hdus[0].data[:] = np.nan
     for card in (*copy.glob("groups/*/*.image.fits.json"), copy / "mosaic.fits.json"):
         content = json.loads(card.read_text())
-        content |= {"verdict": "fail", "reasons": ["every visibility is flagged"], "qa": {}}
+        content |= {"verdict": "fail", "reasons": ["every visibility is flagged"]}
+        content["qa"] = example(FIGURES[content["step"]]).plain()
         card.write_text(json.dumps(content))
     for table in copy.glob("groups/*/*.?cal"):
         shutil.rmtree(table)

@@ -7,6 +7,7 @@ from astropy.wcs import WCS
 from scipy.integrate import quad
 
 from dsa110_contimg.core.errors import DataError
+from dsa110_contimg.core.figures import Pointing
 from dsa110_contimg.telescope import dsa110
 from dsa110_contimg.telescope.beam import TileBeam, airy_power, separation_rad
 
@@ -114,22 +115,14 @@ def test_image_equals_the_response_at_each_pixel(n, cell, ra):
     assert image.max() < 1
 
 
-def test_from_qa_interpolates_the_pointing_to_the_times_of_the_weights():
+def test_the_pointing_is_interpolated_to_the_times_of_the_weights():
     times = 61000 + np.arange(24) * 12.885 / 86400
     ra = (359.8 + np.arange(24) * DRIFT_DEG) % 360
-    qa = {
-        "pointing": {"time_mjd": times, "ra_deg": ra, "dec_deg": np.full(24, 33.2)},
-        "weights": {
-            "freq_hz": [1.4e9],
-            "time_mjd": times.reshape(-1, 2).mean(1),
-            "weight": np.ones((12, 1)).tolist(),
-        },
-    }
-    beam = TileBeam.from_qa(qa)
+    pointing = Pointing(time_mjd=times, ra_deg=ra, dec_deg=np.full(24, 33.2))
+    middle = times.reshape(-1, 2).mean(1)
+    beam = TileBeam.from_pointing(pointing, middle, [1.4e9], np.ones((12, 1)).tolist())
     expected = 359.8 + (np.arange(12) * 2 + 0.5) * DRIFT_DEG
     assert (beam.ra_deg - expected + 180) % 360 - 180 == pytest.approx(0, abs=1e-6)
-    with pytest.raises(DataError, match="pointing"):
-        TileBeam.from_qa({"weights": qa["weights"]})
 
 
 def test_unusable_weights_are_refused():
