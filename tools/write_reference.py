@@ -1,4 +1,4 @@
-"""Write what is derived from typed models: the schema of the configuration, tables of the docs.
+"""Write what is derived from typed models: schemas of configuration and sidecars, tables of docs.
 
     ./contimg exec python tools/write_reference.py
 
@@ -14,9 +14,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
 from dsa110_contimg.core.config import scalar_of
+from dsa110_contimg.core.figures import FIGURES, Description, Figures, describe, meanings
 from dsa110_contimg.core.options import Config, Options
 from dsa110_contimg.core.places import repository
+from dsa110_contimg.core.sidecar import Record
 from dsa110_contimg.lightcurves.assemble import DICTIONARY
 from dsa110_contimg.photometry import measure as photometry
 from dsa110_contimg.reports.export import COLUMNS
@@ -26,6 +31,62 @@ from dsa110_contimg.reports.index import TABLES
 def schema() -> str:
     """Return the JSON schema of the configuration file."""
     return json.dumps(Config.model_json_schema(), indent=1) + "\n"
+
+
+def sidecar_schema() -> str:
+    """Return the JSON schema of sidecars: what all have, and the figures of each step."""
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(Record[Figures], "validation")]
+    models += [(model, "validation") for model in FIGURES.values()]
+    references, definitions = models_json_schema(models)
+    known = definitions["$defs"]
+    common = known.pop(references[models[0]]["$ref"].rpartition("/")[2])
+    common |= {"title": "Sidecar", "required": list(common["properties"])}
+    for name, info in Record.model_fields.items():
+        common["properties"][info.alias or name]["description"] = meanings(Record)[name]
+    common["properties"]["step"]["enum"] = list(FIGURES)
+    common["allOf"] = [
+        {
+            "if": {"properties": {"step": {"const": step}}},
+            "then": {"properties": {"qa": references[(model, "validation")]}},
+        }
+        for step, model in FIGURES.items()
+    ]
+    common["properties"] |= {"qa": {"description": "Figures of merit.", "type": "object"}}
+    known.pop("Figures")
+    return json.dumps(common | {"$defs": known}, indent=1) + "\n"
+
+
+def figures() -> str:
+    """Return the tables of all figures of merit, in Markdown."""
+    lines = [
+        "# Figures of merit",
+        "",
+        "What the sidecars, `<product>.json`, say of each product under `qa`; made from the models "
+        "in `src/dsa110_contimg/core/figures.py` by `./contimg exec python "
+        "tools/write_reference.py`, as is their JSON schema, `config/sidecar.schema.json`. A "
+        "figure that could not be measured is null, or left out. Each single figure of "
+        "calibrations, images and mosaics is a column of [the index](index-tables.md).",
+    ]
+    for step, model in FIGURES.items():
+        lines += ["", f"## {step}", "", _plain(model.__doc__ or ""), ""]
+        rows = (
+            (f.name.replace(".", "/"), _kind(f), f.unit, _plain(f.meaning), f.gate)
+            for f in describe(model)
+        )
+        lines += _table(("figure", "type", "unit", "meaning", "gate"), rows)
+    return "\n".join(lines) + "\n"
+
+
+#: What types are called in the tables.
+_KINDS = {bool: "yes or no", int: "integer", float: "number", str: "text", dict: "object"}
+
+
+def _kind(figure: Description) -> str:
+    return f"{_KINDS.get(figure.kind, 'object')} {figure.shape}".strip()
+
+
+def _plain(text: str) -> str:
+    return inspect.cleandoc(text).replace("\n", " ").replace("``", "`")
 
 
 def reference() -> str:
@@ -59,7 +120,7 @@ def _row(name: str, info: Any) -> str:
     if typing.get_origin(kind) is Literal:
         choices = " One of " + ", ".join(f"`{value}`" for value in typing.get_args(kind)) + "."
     default = info.default.as_posix() if isinstance(info.default, Path) else info.default
-    text = (info.description or "").replace("\n", " ").replace("``", "`").replace("|", "\\|")
+    text = _plain(info.description or "").replace("|", "\\|")
     return f"| `{name}` | `{default}` | {text}{choices} |"
 
 
@@ -126,7 +187,9 @@ def _cell(text: str) -> str:
 #: File, below the repository, and what gives its content.
 DERIVED = {
     "config/config.schema.json": schema,
+    "config/sidecar.schema.json": sidecar_schema,
     "docs/reference/configuration.md": reference,
+    "docs/reference/figures.md": figures,
     "docs/reference/columns.md": columns,
     "docs/reference/index-tables.md": index_tables,
 }

@@ -1,8 +1,8 @@
 """Figures of merit: one typed model a step, the only source of what its sidecars say under ``qa``.
 
 From the models here come what steps may write (a name that is not declared is an error at once),
-what readers get, the JSON schema of sidecars (``config/sidecar.schema.json``), the reference table
-of the documentation (``docs/figures.md``), and the columns of the index that are figures. Each
+what readers get, the JSON schema of sidecars (``config/sidecar.schema.json``), the tables of the
+documentation (``docs/reference/figures.md``), and the columns of the index that are figures. Each
 figure has its type, its unit, its meaning and, where one exists, the gate that it is held against.
 """
 
@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
 
-__all__ = ["FIGURES", "Figures", "Model", "describe"]
+__all__ = ["FIGURES", "Figures", "Model", "describe", "meanings"]
 
 
 # --- what a figure is -----------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Model(BaseModel):
         """Return the schema with the meanings."""
         schema = handler(core)
         properties = handler.resolve_ref_schema(schema).get("properties", {})
-        for name, meaning in _meanings(cls).items():
+        for name, meaning in meanings(cls).items():
             properties[name]["description"] = meaning
             if not cls.model_fields[name].is_required():
                 properties[name].pop("default", None)
@@ -1038,12 +1038,12 @@ class Description:
 
 def describe(model: type[Model], prefix: str = "") -> Iterator[Description]:
     """Yield what there is to say of each figure of a model; parts follow what they are part of."""
-    meanings = _meanings(model)
+    texts = meanings(model)
     for name, info in model.model_fields.items():
         kind, shape, notes = _resolve(info)
         unit = next((note.name for note in notes if isinstance(note, Unit)), "")
         gate = next((note.text for note in notes if isinstance(note, Gate)), "")
-        yield Description(prefix + name, kind, shape, unit, meanings[name], gate)
+        yield Description(prefix + name, kind, shape, unit, texts[name], gate)
         if issubclass(kind, Model):
             yield from describe(kind, f"{prefix}{name}{'[]' if shape else ''}.")
 
@@ -1067,7 +1067,7 @@ def _resolve(info: FieldInfo) -> tuple[Any, str, list[Any]]:
             return origin or kind, shape, notes
 
 
-def _meanings(model: type[Model]) -> dict[str, str]:
+def meanings(model: type[BaseModel]) -> dict[str, str]:
     """Return the texts below the fields of a model."""
     (body,) = (
         node.body

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
 from .errors import DataError
-from .figures import FIGURES, Figures
+from .figures import FIGURES, Figures, Model
 from .files import write_text
 from .times import utc_now
 
@@ -35,7 +35,7 @@ def sidecar_path(product: str | os.PathLike) -> Path:
     return product.with_name(product.name + ".json")
 
 
-class Input(BaseModel):
+class Input(Model):
     """A file or folder that a product was made from."""
 
     path: str
