@@ -12,13 +12,14 @@ import json
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from dsa110_contimg.core.config import scalar_of
-from dsa110_contimg.core.figures import FIGURES, Description, Figures, describe, meanings
+from dsa110_contimg.core.described import meanings
+from dsa110_contimg.core.figures import FIGURES, Description, Figures, describe
 from dsa110_contimg.core.options import Config, Options
 from dsa110_contimg.core.places import repository
 from dsa110_contimg.core.sidecar import Record
@@ -105,22 +106,23 @@ def reference() -> str:
         if isinstance(info.default, Options):
             sections.append((name, type(info.default)))
         else:
-            lines.append(_row(name, info))
+            lines.append(_row(Config, name))
     for name, model in sections:
         text = inspect.cleandoc(model.__doc__ or "").replace("``", "`")
         lines += ["", f"## {name}", "", text, ""]
         lines += ["| key | default | meaning |", "|---|---|---|"]
-        lines += [_row(key, info) for key, info in model.model_fields.items()]
+        lines += [_row(model, key) for key in model.model_fields]
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, info: Any) -> str:
+def _row(model: type[Options], name: str) -> str:
+    info = model.model_fields[name]
     kind, _, _ = scalar_of(info.annotation)
     choices = ""
     if typing.get_origin(kind) is Literal:
         choices = " One of " + ", ".join(f"`{value}`" for value in typing.get_args(kind)) + "."
     default = info.default.as_posix() if isinstance(info.default, Path) else info.default
-    text = _plain(info.description or "").replace("|", "\\|")
+    text = _plain(meanings(model)[name]).replace("|", "\\|")
     return f"| `{name}` | `{default}` | {text}{choices} |"
 
 

@@ -21,8 +21,8 @@ __all__ = ["PLUMBING", "modules_of", "run_hash", "source_hash", "step_hash"]
 PLUMBING = frozenset(
     f"core.{name}"
     for name in (
-        *("casa", "code", "config", "errors", "files", "figures", "layout", "options", "places"),
-        *("programs", "runs", "sidecar", "steps"),
+        *("casa", "code", "config", "described", "errors", "files", "figures", "layout"),
+        *("options", "places", "programs", "runs", "sidecar", "steps"),
     )
 )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ValidationError
 
+from .described import meanings
 from .errors import ConfigError
 from .options import Config, Options
 
@@ -64,10 +65,11 @@ def scalar_of(annotation: Any) -> tuple[Any, bool, bool]:
 def add_options(parser: argparse.ArgumentParser, model: type[Options]) -> None:
     """Give a parser one option for each field of a model; defaults stay the model's."""
     group = parser.add_argument_group("options", (model.__doc__ or "").split("\n")[0])
+    texts = meanings(model)
     for name, info in model.model_fields.items():
         kind, is_list, is_dict = scalar_of(info.annotation)
         flag = "--" + name.replace("_", "-")
-        text = (info.description or "").replace("\n", " ").replace("%", "%%")
+        text = texts[name].replace("\n", " ").replace("%", "%%")
         text += f" (default: {info.default})".replace("%", "%%")
         common: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
         if kind is bool:

@@ -9,11 +9,6 @@ figure has its type, its unit, its meaning and, where one exists, the gate that 
 # Annotations are evaluated here, where models are made: as text they would take twice the time, and
 # every step and every tick imports this module.
 
-import ast
-import functools
-import inspect
-import itertools
-import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -23,7 +18,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
 
-__all__ = ["FIGURES", "Figures", "Model", "describe", "meanings"]
+from .described import Described, meanings
+
+__all__ = ["FIGURES", "Figures", "Model", "describe"]
 
 
 # --- what a figure is -----------------------------------------------------------------------------
@@ -73,7 +70,7 @@ Gigabytes = Annotated[float, Unit("GB")]
 ABSENT: Any = None
 
 
-class Model(BaseModel):
+class Model(Described, BaseModel):
     """A figure of several parts, or all figures of a sidecar.
 
     Writers are strict: names that are not declared are errors, in the constructor and when set.
@@ -102,13 +99,10 @@ class Model(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict:
-        """Return the schema with the meanings."""
-        schema = handler(core)
-        properties = handler.resolve_ref_schema(schema).get("properties", {})
-        for name, meaning in meanings(cls).items():
-            properties[name]["description"] = meaning
-            if not cls.model_fields[name].is_required():
-                properties[name].pop("default", None)
+        """Return the schema, without null as the default of what is absent."""
+        schema = super().__get_pydantic_json_schema__(core, handler)
+        for field in handler.resolve_ref_schema(schema).get("properties", {}).values():
+            field.pop("default", None)
         return schema
 
 
@@ -1043,7 +1037,7 @@ def describe(model: type[Model], prefix: str = "") -> Iterator[Description]:
         kind, shape, notes = _resolve(info)
         unit = next((note.name for note in notes if isinstance(note, Unit)), "")
         gate = next((note.text for note in notes if isinstance(note, Gate)), "")
-        yield Description(prefix + name, kind, shape, unit, texts[name], gate)
+        yield Description(prefix + name, kind, shape, unit, texts[name].replace("\n", " "), gate)
         if issubclass(kind, Model):
             yield from describe(kind, f"{prefix}{name}{'[]' if shape else ''}.")
 
@@ -1065,26 +1059,3 @@ def _resolve(info: FieldInfo) -> tuple[Any, str, list[Any]]:
             kind, shape = arguments[0], shape or "list"
         else:
             return origin or kind, shape, notes
-
-
-def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the texts below the fields of a model."""
-    (body,) = (
-        node.body
-        for node in _source(model.__module__).body
-        if isinstance(node, ast.ClassDef) and node.name == model.__name__
-    )
-    return {
-        field.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
-
-
-@functools.cache
-def _source(module: str) -> ast.Module:
-    return ast.parse(inspect.getsource(sys.modules[module]))
