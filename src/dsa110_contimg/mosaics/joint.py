@@ -267,10 +267,10 @@ def _take_out(
 
 def _tiles(
     images: list[Path], centre: tuple[float, float], options: JointOptions
-) -> tuple[list[tuple[TileImage, float]], list[dict[str, str]]]:
+) -> tuple[list[tuple[TileImage, float]], list[LeftOut]]:
     """Return the tiles that see the centre, each with its beam there, and those left out."""
     tiles: list[tuple[TileImage, float]] = []
-    left_out: list[dict[str, str]] = []
+    left_out: list[LeftOut] = []
     for path in sorted(images, key=parse_group):
         try:
             tile = open_tile(path, options.pb_limit)

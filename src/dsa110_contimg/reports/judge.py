@@ -390,7 +390,8 @@ def judge_tile(
         reasons.append(describe_failure(failure))
     image_verdicts = [v for k, v in verdicts.items() if k not in TABLES]
     stage = next((STAGES[k] for k in reversed(STAGES) if k in verdicts), "not begun")
-    arrival = (listed or {}).get("state", "complete")
+    listed = listed or {}
+    arrival = listed.get("state", "complete")
     if arrival == "collecting":
         state = "waiting"
     elif arrival == "failed":
@@ -429,7 +430,7 @@ def judge_tile(
             tile[name] = _number(listed.get(name))
     grouped = files.figures("hdf5", GroupFigures)
     converted = files.figures("ms", ConvertFigures)
-    subbands = grouped.subbands if grouped else (listed or {}).get("files")
+    subbands = grouped.subbands if grouped else listed.get("files")
     tile["n_subbands"] = len(subbands) if subbands else None
     tile["noise_ratio"] = (
         tile["rms_jy"] / tile["thermal_jy"] if tile["rms_jy"] and tile["thermal_jy"] else None
@@ -443,7 +444,7 @@ def judge_tile(
         span = (times[-1] - times[0]) * DAY_S
         tile["duration_s"] = round(span * len(times) / (len(times) - 1), 3)
     else:
-        tile["duration_s"] = _number((listed or {}).get("duration_s"))
+        tile["duration_s"] = _number(listed.get("duration_s"))
     tile["dead_antennas"] = sorted({*flags.absent_antennas, *flags.dead_antennas}) if flags else []
     tile["flux_scale"] = flux_scale(read_photometry(folder / f"{group}.photometry.csv"))
     tile["seconds"] = {
