@@ -93,7 +93,7 @@ def test_an_example_does_what_it_says_and_touches_what_it_names(title, copy):
 
 
 def test_every_example_is_there():
-    wanted = ("an imaging preset", "a calibrator")
+    wanted = ("a figure", "an imaging preset", "a calibrator", "a step")
     assert list(EXAMPLES) == [f"Add {what}" for what in wanted]
     for this in EXAMPLES.values():
         assert any(isinstance(a, Command) and "contimg test" in a.line for a in this.actions)
