@@ -17,8 +17,8 @@ from ..core.files import replacing
 from ..core.sidecar import Sidecar
 from ..telescope.astrometry import Site, Sky, meridian_axes
 from ..telescope.dsa110 import N_SUBBANDS, RAW_NAME
-from .inventory import entry_of
-from .uvh5 import FILE_NAME, first_line, read_header
+from .inventory import FILE_NAME, entry_of
+from .uvh5 import first_line, read_header
 
 __all__ = ["write_group_file"]
 

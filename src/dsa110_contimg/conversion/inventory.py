@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,8 +29,6 @@ from ..core.files import write_text
 from ..core.options import InventoryOptions
 from ..core.times import DAY_S, group_id, mjd_of_unix, night_of, unix_of_utc
 from ..telescope.dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD, N_SUBBANDS, TILE_S
-from . import uvh5
-from .uvh5 import FILE_NAME, read_header
 
 __all__ = [
     "Group",
@@ -43,6 +42,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+#: Names of whole files; those being written end with ``_incomplete.hdf5``.
+FILE_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(\d\d)\.hdf5")
 
 #: The subbands of a group begin within this time of each other (their clocks agree exactly).
 _SAME_START_S = 1.0
@@ -192,6 +194,8 @@ def _examine(record: SubbandFile) -> SubbandFile:
         return replace(record, reason=f"subband {record.subband} does not exist")
     if record.size == 0:
         return replace(record, reason="empty file")
+    from .uvh5 import read_header  # late, for h5py: what is known already is not read again
+
     try:
         return replace(record, **read_header(record.path))
     except DataError as error:
@@ -607,8 +611,8 @@ def take_inventory(
 def _digest(listing: Sequence[tuple[str, int, int]], options: InventoryOptions) -> str:
     """Return what identifies a folder's state, the options, and the code that judges them."""
     digest = hashlib.blake2b(options.model_dump_json().encode())
-    for source in (__file__, uvh5.__file__):
-        digest.update(Path(source).read_bytes())
+    for source in (Path(__file__), Path(__file__).with_name("uvh5.py")):
+        digest.update(source.read_bytes())
     digest.update("\n".join(f"{path} {size} {mtime}" for path, size, mtime in listing).encode())
     return digest.hexdigest()
 

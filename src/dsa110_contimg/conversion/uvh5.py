@@ -6,7 +6,6 @@ The group file is a UVH5 of all channels whose bulk data stays in the correlator
 from __future__ import annotations
 
 import os
-import re
 
 import h5py
 import numpy as np
@@ -15,11 +14,7 @@ from ..core.errors import DataError
 from ..core.times import DAY_S, MJD_ZERO_JD
 from ..telescope.dsa110 import RAW_NAME
 
-__all__ = ["FILE_NAME", "antenna_set", "first_line", "read_header"]
-
-#: Names of whole files; those being written end with ``_incomplete.hdf5``.
-FILE_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(\d\d)\.hdf5")
-
+__all__ = ["antenna_set", "first_line", "read_header"]
 
 #: Names under which this telescope's files go.
 _TELESCOPES = {RAW_NAME, "OVRO-MMA", "DSA_110", "DSA-110", "DSA110"}
