@@ -4,7 +4,7 @@ A job that fails leaves one small record beside the products it would have made.
 it again as often as its cause deserves (`RETRIES`), then set it aside: a group, night or step in
 quarantine is left out of the plan, so that the rest goes on without it. A record is void, and the
 work is tried again, when anything it may have failed for has changed: the raw files, the
-configuration, this software, the programs it calls. ``contimg retry`` removes it by hand.
+configuration, the code of its step, the programs it calls. ``contimg retry`` removes it by hand.
 """
 
 from __future__ import annotations
