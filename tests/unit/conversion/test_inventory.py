@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pyuvdata import UVData
 
 from dsa110_contimg.conversion import inventory as inventories
+from dsa110_contimg.conversion import uvh5
 from dsa110_contimg.conversion.group_file import write_group_file
 from dsa110_contimg.conversion.inventory import Inventory, SubbandFile, group_files, take_inventory
 from dsa110_contimg.core.errors import ConfigError, DataError
@@ -243,7 +244,7 @@ def test_scan_opens_each_file_once(incoming, tmp_path, monkeypatch):
     cache = tmp_path / "cache.json"
     first = take_inventory(incoming, OPTIONS, cache, NOW)
     opened = []
-    monkeypatch.setattr(inventories, "read_header", lambda path: opened.append(path))
+    monkeypatch.setattr(uvh5, "read_header", lambda path: opened.append(path))
     assert take_inventory(incoming, OPTIONS, cache, NOW) == first
     assert opened == []
 
@@ -346,7 +347,7 @@ def test_scan_of_many_files_in_several_processes(incoming, tmp_path, monkeypatch
     cache = tmp_path / "cache.json"
     first = take_inventory(folder, OPTIONS, cache, NOW)
     assert sum(len(g.files) for g in first.groups) + len(first.rejected) == 2_500
-    monkeypatch.setattr(inventories, "read_header", None)  # nothing is opened again
+    monkeypatch.setattr(uvh5, "read_header", None)  # nothing is opened again
     assert take_inventory(folder, OPTIONS, cache, NOW) == first
 
 
