@@ -116,7 +116,7 @@ def real(faulty, step, group, before="", after=""):
     """Let a step of one group be the real one, after and before some shell commands."""
     program = faulty.path / "bin/python"
     first, *lines = program.read_text().splitlines()
-    test = f'if [ "$3" = {step} ] && case "$*" in *{group}*) true;; *) false;; esac; then'
+    test = rf'if case "$*" in */{step}.py\ *{group}*) true;; *) false;; esac; then'
     command = f'{before} {shlex.quote(sys.executable)} "$@" || exit; {after} exit; fi'
     program.write_text("\n".join([first, f"{test} {command}", *lines]) + "\n")
 
@@ -262,9 +262,9 @@ def test_an_imager_that_hangs_is_stopped_and_tried_again(faulty):
     imaging_data.write_tile(ms, sky, n_antennas=8, n_channels=2, n_times=2)
     program = faulty.path / "bin/python"
     stub = program.read_text().splitlines()[-1].removeprefix("exec ")
-    put = f'{stub} || exit; rm -rf "$5"; cp -r {ms} "$5"; cp {ms}.json "$5.json"; exit'
+    put = f'{stub} || exit; rm -rf "$3"; cp -r {ms} "$3"; cp {ms}.json "$3.json"; exit'
     first_line, *lines = program.read_text().splitlines()
-    program.write_text("\n".join([first_line, f'if [ "$3" = apply ]; then {put}; fi', *lines]))
+    program.write_text("\n".join([first_line, f'case "$1" in */apply.py) {put};; esac', *lines]))
     real(faulty, "image", second)
     faulty.more = ("imaging={size_px: 256, cell_arcsec: 12, timeout_s: 6}",)
     imager = faulty.path / "bin/wsclean"
