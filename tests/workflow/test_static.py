@@ -1,12 +1,14 @@
 """Formatting, lint, and agreement of files that repeat each other."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 import yaml
 
@@ -163,3 +165,29 @@ def test_every_module_is_described():
 def test_derived_files_are_in_step_with_the_models(name):
     remedy = "run: ./contimg exec python tools/write_reference.py"
     assert (REPO / name).read_text() == write_reference.DERIVED[name](), remedy
+
+
+PACKAGES = {path.parent.name: path for path in places.PACKAGE.glob("*/__init__.py")}
+
+
+@functools.cache
+def imports():
+    return grimp.build_graph(places.PACKAGE_NAME, cache_dir=None)
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGES))
+def test_a_package_says_who_imports_it(name):
+    """Its second line names them, or all others but those that it names."""
+    _, words = ast.literal_eval(PACKAGES[name].read_text().strip()).strip().split("\n\n")
+    said = set(re.findall(r"\w+", words.split(";")[0]))
+    named = said & PACKAGES.keys() - {name}
+    if "all" in said:
+        named = PACKAGES.keys() - named - {name}
+    graph = imports()
+    inside = f"{places.PACKAGE_NAME}.{name}"
+    found = {
+        importer.split(".")[1]
+        for module in graph.find_descendants(inside) | {inside}
+        for importer in graph.find_modules_that_directly_import(module)
+    }
+    assert found & PACKAGES.keys() - {name} == named

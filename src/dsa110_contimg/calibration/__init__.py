@@ -1,4 +1,4 @@
 """Calibrations: which serves which tile, solving and judging them on a transit, applying them.
 
-Imported by imaging (self-calibration), reports, operations and commands.
+Imported by imaging (tables, reference antenna), reports and operations (the plan).
 """

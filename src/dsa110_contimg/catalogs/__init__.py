@@ -1,4 +1,4 @@
 """Source catalogues and calibrators, and what a flux scale rests on.
 
-Imported by all packages but core, telescope and ms.
+Imported by calibration, photometry, imaging, mosaics, simulation, operations and commands.
 """

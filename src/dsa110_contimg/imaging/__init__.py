@@ -1,4 +1,4 @@
 """From calibrated visibilities to a tile: imagers, bright sources, self-calibration, verdict.
 
-Imported by mosaics (joint imaging) and operations.
+Imported by mosaics (joint imaging); the Snakefile asks for its presets.
 """

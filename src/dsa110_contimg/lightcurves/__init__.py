@@ -1,4 +1,4 @@
 """From the photometry of all nights to light curves, measures of variability, candidates.
 
-Imported by nothing above but commands: reports read its files.
+Imported by no other package: pages and index read its files.
 """

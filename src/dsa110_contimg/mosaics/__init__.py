@@ -1,4 +1,4 @@
 """From tiles to the mosaics of hours and nights, and fields imaged from several tiles together.
 
-Imported by operations (the plan of epochs) and commands.
+Imported by operations (the plan of epochs).
 """

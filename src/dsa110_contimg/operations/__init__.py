@@ -1,4 +1,4 @@
 """What there is to do and how it fares: plan, engine, failures, closing, retention, alerts.
 
-Imported by commands and the Snakefile only.
+Imported by commands, and by the Snakefile.
 """

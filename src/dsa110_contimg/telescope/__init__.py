@@ -1,4 +1,4 @@
 """The DSA-110 itself: site, stations, band, beam, smearing, directions.
 
-Imported by all packages but core.
+Imported by all packages but core, catalogs, lightcurves and commands.
 """
