@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import logging
 import sys
 
 from . import __version__
-from .core.errors import Stopped, status_of
-from .core.steps import tell
+from .core.steps import guarded
 
 #: What each command does; its module has its name.
 COMMANDS = {
@@ -52,21 +50,14 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         return _overview(argv)
-    name = argv[0]
-    try:
+    name, *arguments = argv
+
+    def work() -> int | None:
         command = importlib.import_module(f".commands.{name}", __package__)
-        args = command.argparser().parse_args(argv[1:])
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-        )
-        return command.main(args) or 0
-    except BrokenPipeError:
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except (Exception, Stopped) as error:
-        tell(name, error, for_programs=False)
-        return status_of(error)
+        status: int | None = command.main(command.argparser().parse_args(arguments))
+        return status
+
+    return guarded(name, work, for_programs=False)
 
 
 def _overview(argv: list[str]) -> int:

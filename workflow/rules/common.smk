@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 # Of this file, not of the main Snakefile: the workflow may be a module of another.
-REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
-SRC = REPOSITORY / "src"
+SRC = (
+    Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1] / "src"
+)
 if not SRC.is_dir():
     sys.exit(f"contimg: no package in {SRC}: as a module, the workflow must be on disk")
 sys.path.insert(0, str(SRC))
@@ -14,6 +15,7 @@ from dsa110_contimg.core.code import step_hash
 from dsa110_contimg.core.config import load_config, to_args
 from dsa110_contimg.core.errors import ContimgError
 from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.core.places import script
 from dsa110_contimg.core.times import GROUP_ID, night_of
 from dsa110_contimg.imaging.presets import optional_products
 from dsa110_contimg.operations import planning
@@ -78,8 +80,7 @@ def options(*sections):
 
 def step(name, arguments):
     """Command that runs a step's script, its output in the log."""
-    script = REPOSITORY / "workflow" / "scripts" / f"{name}.py"
-    path = shlex.quote(str(script)).replace("{", "{{").replace("}", "}}")
+    path = shlex.quote(str(script(name))).replace("{", "{{").replace("}", "}}")
     return f"python {path} {arguments} > {{log:q}} 2>&1"
 
 

@@ -15,8 +15,6 @@ from ..core.options import Config
 from ..core.programs import find_tool
 from .configuration import config_options, read_config
 
-# check
-
 
 def argparser() -> argparse.ArgumentParser:
     """Return the parser of this command."""

@@ -12,8 +12,6 @@ from ..operations import failures
 from .configuration import config_options, read_config
 from .shared import nights_of
 
-# retry
-
 
 def argparser() -> argparse.ArgumentParser:
     """Return the parser of this command."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ..operations.engine import Engine
     from ..operations.planning import Plan
 
-# tick
-
 
 def argparser() -> argparse.ArgumentParser:
     """Return the parser of this command."""

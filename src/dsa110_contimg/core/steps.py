@@ -22,7 +22,7 @@ from typing import Any
 
 from .errors import MARK, Stopped, cause_of, message_of, status_of
 
-__all__ = ["parser", "run", "tell"]
+__all__ = ["guarded", "parser", "run"]
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -56,23 +56,41 @@ def run(
         Exit status: 0 done, 1 to 6 as in `errors`, 130 interrupted, 143 terminated.
     """
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, force=True)
-    try:
+
+    def work() -> None:
         if argv is None:  # what repeats it, in the log
             print("$ " + shlex.join(["python", *sys.argv]), flush=True)
         with _ending_in_order():
             main(args)
-        return 0
+
+    return guarded(parser.prog, work, for_programs=not sys.stderr.isatty())
+
+
+def guarded(name: str, work: Callable[[], int | None], for_programs: bool) -> int:
+    """Do some work; say why it failed, if it does; return the exit status.
+
+    Parameters
+    ----------
+    name : str
+        Of the step or command.
+    work : callable
+        Returns an exit status, or nothing for 0.
+    for_programs : bool
+        Whether a failure is told in a line for the launcher, too.
+    """
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, force=True)
+    try:
+        return work() or 0
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
         return 130
     except (Exception, Stopped) as error:
-        tell(parser.prog, error, for_programs=not sys.stderr.isatty())
+        _tell(name, error, for_programs)
         return status_of(error)
 
 
-def tell(name: str, error: BaseException, for_programs: bool) -> None:
+def _tell(name: str, error: BaseException, for_programs: bool) -> None:
     """Say why something failed: in one line for people, and in one for the launcher.
 
     A full disk may take the log, too: that is no reason for a second error.
