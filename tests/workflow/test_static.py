@@ -191,3 +191,23 @@ def test_a_package_says_who_imports_it(name):
         for importer in graph.find_modules_that_directly_import(module)
     }
     assert found & PACKAGES.keys() - {name} == named
+
+
+def test_what_a_module_lists_is_what_others_use():
+    """The reference of the API shows what ``__all__`` lists."""
+    missing = []
+    for path in (*places.PACKAGE.rglob("*.py"), *(REPO / "workflow/scripts").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            above = path.parents[node.level - 1] if node.level else places.PACKAGE.parent
+            source = above.joinpath(*node.module.split(".")).with_suffix(".py")
+            listed = (
+                re.search(r"^__all__ = (\[.*?\])$", source.read_text(), re.S | re.M)
+                if (source.is_relative_to(places.PACKAGE) and source.is_file())
+                else None
+            )
+            if listed:
+                names = {alias.name for alias in node.names} - {"F"}
+                missing += [f"{source.name}: {n}" for n in names - {*ast.literal_eval(listed[1])}]
+    assert missing == []

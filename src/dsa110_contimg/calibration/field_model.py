@@ -19,7 +19,7 @@ from ..telescope.phasors import phasors
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FieldModel", "direction_offsets", "field_model", "predict"]
+__all__ = ["FieldModel", "antenna_uvw", "direction_offsets", "field_model", "predict"]
 
 #: Neighbours are modelled when their mean apparent flux exceeds this share of the calibrator's ...
 LEAST_SHARE = 5e-4

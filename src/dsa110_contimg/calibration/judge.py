@@ -14,7 +14,14 @@ from ..core.robust import MAD_TO_SIGMA, mad
 from ..core.sidecar import Sidecar
 from .tables import KINDS, Solution, total_gain
 
-__all__ = ["judge_corrected", "judge_field", "judge_solution", "judge_timeline"]
+__all__ = [
+    "FLAGGED_FRACTION",
+    "SHORT_SNR",
+    "judge_corrected",
+    "judge_field",
+    "judge_solution",
+    "judge_timeline",
+]
 
 #: Gates: (warn, fail).
 FLAGGED_FRACTION = (0.2, 0.5)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.programs import program, run_as_program
 
-__all__ = ["calibration_library"]
+__all__ = ["calibration_library", "command"]
 
 
 def calibration_library(tables: Sequence[Path]) -> str:

@@ -19,7 +19,14 @@ from ..core.options import CalibrationOptions
 from ..core.times import DAY_S, night_of
 from .tables import LEAST_COMMON_ANTENNAS
 
-__all__ = ["CalibrationPlan", "find_transits", "plan_calibration", "why_unfit"]
+__all__ = [
+    "BAND_CENTRE_HZ",
+    "CalibrationPlan",
+    "GroupLike",
+    "find_transits",
+    "plan_calibration",
+    "why_unfit",
+]
 
 #: Sidereal rate: how fast the meridian moves through right ascension, degrees per second.
 RA_DEG_PER_S = 360.98564736629 / DAY_S

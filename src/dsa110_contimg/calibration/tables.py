@@ -15,7 +15,17 @@ import numpy as np
 from ..core.errors import DataError
 from ..core.times import DAY_S
 
-__all__ = ["Calibration", "Solution", "SolutionCube", "read_cube", "read_solution", "total_gain"]
+__all__ = [
+    "KINDS",
+    "LEAST_COMMON_ANTENNAS",
+    "NO_SOLUTION",
+    "Calibration",
+    "Solution",
+    "SolutionCube",
+    "read_cube",
+    "read_solution",
+    "total_gain",
+]
 
 #: The tables of a calibration, in the order in which they are applied.
 KINDS = ("kcal", "bcal", "gcal")

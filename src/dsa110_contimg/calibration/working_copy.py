@@ -37,7 +37,7 @@ from .field_model import FieldModel, antenna_uvw, direction_offsets, field_model
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write_working_copy"]
+__all__ = ["timeline_path", "write_working_copy"]
 
 #: Pairs of channels that measure the noise of a visibility in each integration.
 NOISE_SAMPLES = 96

@@ -18,7 +18,15 @@ from ..core.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DEFAULT_ALPHA", "REFERENCE_HZ", "flux_at", "iau_name", "read_catalog", "read_csv"]
+__all__ = [
+    "DEFAULT_ALPHA",
+    "REFERENCE_HZ",
+    "UNITS",
+    "flux_at",
+    "iau_name",
+    "read_catalog",
+    "read_csv",
+]
 
 #: Frequency of catalogue fluxes, Hz.
 REFERENCE_HZ = 1.4e9

@@ -21,7 +21,7 @@ from ..core.files import replacing
 from ..core.sidecar import Sidecar
 from .catalogue import DEFAULT_ALPHA, REFERENCE_HZ, UNITS, iau_name, read_catalog, read_csv
 
-__all__ = ["SURVEYS", "build", "fetch", "write_catalog"]
+__all__ = ["SURVEYS", "build", "fetch", "make_catalogue", "write_catalog"]
 
 #: Right ascension that is fetched at once, deg.
 STEP_DEG = 10.0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..operations.planning import Plan
 
 __all__ = [
+    "check_tools",
     "engine_options",
     "files_of",
     "keep_failures",

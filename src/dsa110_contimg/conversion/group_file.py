@@ -20,7 +20,7 @@ from ..telescope.dsa110 import N_SUBBANDS, RAW_NAME
 from .inventory import FILE_NAME, entry_of
 from .uvh5 import first_line, read_header
 
-__all__ = ["write_group_file"]
+__all__ = ["make_group", "write_group_file"]
 
 # --- the group file ----------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from ..core.times import DAY_S, group_id, mjd_of_unix, night_of, unix_of_utc
 from ..telescope.dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD, N_SUBBANDS, TILE_S
 
 __all__ = [
+    "FILE_NAME",
     "Group",
     "Inventory",
     "SubbandFile",

@@ -20,7 +20,50 @@ from pydantic.fields import FieldInfo
 
 from .described import Described, meanings
 
-__all__ = ["FIGURES", "Figures", "Model", "describe"]
+__all__ = [
+    "FIGURES",
+    "AppliedAveraging",
+    "AppliedCalibration",
+    "ApplyFigures",
+    "Astrometry",
+    "BlindFigures",
+    "ByAntenna",
+    "ByFrequency",
+    "ByLength",
+    "ByTime",
+    "CalibrateFigures",
+    "CatalogCheck",
+    "CatalogFigures",
+    "ConvertFigures",
+    "Description",
+    "EpochCards",
+    "EpochCorrection",
+    "EpochFigures",
+    "Figures",
+    "FlagStatistics",
+    "FluxAnchor",
+    "GroupFigures",
+    "ImageFigures",
+    "JointFigures",
+    "JointTile",
+    "LeftOut",
+    "LightcurvesFigures",
+    "MedianOffset",
+    "Model",
+    "MosaicFigures",
+    "MosaicTile",
+    "PhotometryFigures",
+    "Pointing",
+    "PointingOffset",
+    "SelfcalRound",
+    "SubbandImages",
+    "SubbandPart",
+    "TransientSearch",
+    "Validation",
+    "Visibilities",
+    "Weights",
+    "describe",
+]
 
 
 # --- what a figure is -----------------------------------------------------------------------------

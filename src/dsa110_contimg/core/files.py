@@ -14,7 +14,7 @@ from typing import Literal
 
 from .errors import DataError
 
-__all__ = ["beside", "owner", "remove", "replacing", "scratch", "write_text"]
+__all__ = ["HOST", "beside", "owner", "remove", "replacing", "scratch", "write_text"]
 
 #: Name of this machine, as it is part of the names of temporaries.
 HOST = re.sub(r"\W", "_", socket.gethostname())

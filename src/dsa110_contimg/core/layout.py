@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import DataError
 from .times import GROUP_ID, night_of
 
-__all__ = ["Layout", "companion"]
+__all__ = ["Layout", "companion", "parse_group"]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,17 @@ from ..core.programs import program, run_as_program, run_tool
 from ..core.times import DAY_S
 from ..ms.tile import Tile
 
-__all__ = ["Round", "Rounds", "Solved", "apply_gains", "image_quality", "improve", "rounds_of"]
+__all__ = [
+    "Round",
+    "Rounds",
+    "Solved",
+    "add_difference_to_model",
+    "apply_gains",
+    "image_quality",
+    "improve",
+    "keep_sources",
+    "rounds_of",
+]
 
 log = logging.getLogger(__name__)
 

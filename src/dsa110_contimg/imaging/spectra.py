@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from astropy.wcs import WCS
 
-__all__ = ["Part", "fit_spectra", "image_part", "part_files", "parts_of", "spectra_table"]
+__all__ = [
+    "SPECTRUM_SNR",
+    "Part",
+    "fit_spectra",
+    "image_part",
+    "part_files",
+    "parts_of",
+    "spectra_table",
+]
 
 #: Sources above this signal-to-noise ratio in the whole band get a spectrum.
 SPECTRUM_SNR = 10.0

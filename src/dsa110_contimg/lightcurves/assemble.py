@@ -35,7 +35,7 @@ from .flux_scale import BLOCK, REFERENCE_N, REFERENCE_SNR, no_reference, solve_b
 from .store import Night, Store, digest
 from .variability import SteadySample, add_templates, candidates, match, variability, windows
 
-__all__ = ["DICTIONARY", "assemble", "read_night", "update", "variability"]
+__all__ = ["DICTIONARY", "assemble", "make_lightcurves", "read_night", "update", "variability"]
 
 #: Columns of ``lightcurves.parquet``: type, unit, name in the VAST pipeline's tables, meaning.
 DICTIONARY: dict[str, tuple[str, str, str, str]] = {

@@ -18,7 +18,16 @@ from scipy import optimize, stats
 
 from ..core import robust
 
-__all__ = ["BLOCK", "EpochScale", "epoch_scale", "no_reference", "solve_block"]
+__all__ = [
+    "BLOCK",
+    "REFERENCE_N",
+    "REFERENCE_SNR",
+    "STEADY_P",
+    "EpochScale",
+    "epoch_scale",
+    "no_reference",
+    "solve_block",
+]
 
 #: Epochs of a block.
 BLOCK = 20

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, stats
 
-__all__ = ["Bank", "bank", "effective_trials", "gaussian_lens", "log10_false_alarm", "score"]
+__all__ = [
+    "LEAST_EPOCHS",
+    "Bank",
+    "bank",
+    "effective_trials",
+    "gaussian_lens",
+    "log10_false_alarm",
+    "score",
+]
 
 #: Strengths of the lenses in the bank, and size of the source relative to the lens.
 LENSES, SOURCE_SIZE = (4.0, 20.0), 0.5

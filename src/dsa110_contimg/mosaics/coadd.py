@@ -26,7 +26,7 @@ from ..maps.planes import read_plane
 from .sections import Section, grid
 from .tiles import TileImage
 
-__all__ = ["coadd"]
+__all__ = ["Coadd", "coadd"]
 
 #: Largest part of the grid that is worked on at once, pixels.
 BLOCK_PX = 4_000_000

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from .tiles import TileImage
 
-__all__ = ["grid", "sections"]
+__all__ = ["Section", "grid", "sections"]
 
 #: Tiles further apart in declination than this belong to different strips, deg.
 DEC_GAP_DEG = 2.0

@@ -12,7 +12,7 @@ from typing import Any
 from ..core.options import AlertsOptions
 from ..core.times import duration, unix_of_utc
 
-__all__ = ["Alert", "advance", "evaluate", "telling"]
+__all__ = ["SEVERITIES", "Alert", "Telling", "advance", "evaluate", "telling"]
 
 _HOUR_S = 3600.0
 

@@ -28,7 +28,10 @@ from ..core.options import Config
 from ..core.times import DAY_S
 
 __all__ = [
+    "QUARANTINED",
+    "RETRIED",
     "RETRIES",
+    "WAITING",
     "Failure",
     "classify",
     "clear",

@@ -29,7 +29,7 @@ from ..telescope.beam import unit_vector
 from .fit import EDGE_FRACTION, forced_fit, gather_pixels, without_sources
 from .images import SkyPlane, open_planes
 
-__all__ = ["COLUMNS", "find"]
+__all__ = ["COLUMNS", "find", "search_mosaic"]
 
 #: Columns of ``blind.csv``.
 COLUMNS = (

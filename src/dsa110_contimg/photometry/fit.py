@@ -14,7 +14,14 @@ from scipy.spatial import cKDTree
 from ..core import robust
 from .images import SkyPlane
 
-__all__ = ["forced_fit", "noise_autocorrelation", "without_sources"]
+__all__ = [
+    "EDGE_FRACTION",
+    "Fit",
+    "forced_fit",
+    "gather_pixels",
+    "noise_autocorrelation",
+    "without_sources",
+]
 
 _FWHM = np.sqrt(8 * np.log(2))
 

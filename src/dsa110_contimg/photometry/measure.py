@@ -34,7 +34,7 @@ from ..core.sidecar import Record, Sidecar, read_sidecar
 from .fit import EDGE_FRACTION, Fit, forced_fit, gather_pixels
 from .images import SkyPlane, open_planes
 
-__all__ = ["COLUMNS", "measure"]
+__all__ = ["COLUMNS", "measure", "measure_image"]
 
 #: Columns of a photometry table, in order.
 COLUMNS = (

@@ -11,7 +11,7 @@ from ..core.files import replacing
 from ..maps import planes as map_planes
 from . import plots
 
-__all__ = ["chosen_epochs", "plot", "plot_name"]
+__all__ = ["chosen_epochs", "plot", "plot_candidates", "plot_name"]
 
 #: Candidates that are plotted, the least likely to be constant first; cut-outs of each.
 MOST_CANDIDATES, MOST_CUTOUTS = 30, 6

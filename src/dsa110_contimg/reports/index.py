@@ -34,7 +34,15 @@ from ..core.sidecar import Record
 from ..core.times import NIGHT, group_mjd, group_prefix, night_of, utc_now
 from .judge import FAILURES, judge_night, load_group, read_json, read_record, seconds_of
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "build_index", "lineage", "open_index", "recall"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "TABLES",
+    "build_index",
+    "lineage",
+    "measurement_product",
+    "open_index",
+    "recall",
+]
 
 #: Raised whenever tables or columns change: an index of another version is made anew.
 SCHEMA_VERSION = 4

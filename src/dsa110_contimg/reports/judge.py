@@ -44,7 +44,26 @@ from ..core.sidecar import F, Record, read_sidecar
 from ..core.times import DAY_S, group_mjd, utc_now
 from ..telescope.dsa110 import TILE_S
 
-__all__ = ["judge_night", "load_night", "read_json", "worst"]
+__all__ = [
+    "FAILURES",
+    "STAGES",
+    "GroupFiles",
+    "NightFiles",
+    "dig",
+    "figures_of",
+    "judge_calibration",
+    "judge_night",
+    "judge_tile",
+    "load_group",
+    "load_night",
+    "night_rows",
+    "read_json",
+    "read_photometry",
+    "read_record",
+    "seconds_of",
+    "worst",
+    "write_verdict",
+]
 
 SCHEMA = 1
 #: Products of a tile in the order of the chain, and what a reader calls them.

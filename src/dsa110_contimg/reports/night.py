@@ -48,7 +48,7 @@ from .pages import (
     shown,
 )
 
-__all__ = ["build_night"]
+__all__ = ["build_night", "write_night"]
 
 #: Most tiles whose large views the page holds.
 MOST_VIEWS = 40

@@ -13,7 +13,18 @@ from ..core.times import DAY_S
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["UNITS", "WORDS", "clock", "shown"]
+__all__ = [
+    "UNITS",
+    "WORDS",
+    "clock",
+    "environment",
+    "fixed",
+    "is_number",
+    "mjy",
+    "percent",
+    "read_table",
+    "shown",
+]
 
 # --- words ----------------------------------------------------------------------------------------
 

@@ -35,7 +35,14 @@ from .judge import (
 )
 from .pages import environment, is_number
 
-__all__ = ["THUMBNAIL_PX", "build_calibration", "build_tile", "shrink_mosaic"]
+__all__ = [
+    "THUMBNAIL_PX",
+    "build_calibration",
+    "build_tile",
+    "shrink_mosaic",
+    "write_calibration",
+    "write_tile",
+]
 
 #: Side of a thumbnail, pixels.
 THUMBNAIL_PX = 168

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from astropy.time import Time
 
 __all__ = [
+    "SIDEREAL_DAY",
     "Instrument",
     "Sky",
     "Source",

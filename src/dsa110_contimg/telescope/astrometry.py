@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from ..core.times import DAY_S
 from .dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD
 
-__all__ = ["Site", "Sky", "hour_angle_vector"]
+__all__ = ["Site", "Sky", "hour_angle_vector", "meridian_axes"]
 
 _NO_REFRACTION = (0.0, 0.0, 0.0, 0.0)  # pressure, temperature, humidity, wavelength
 #: Half the arc along which the direction of north is taken, rad.
