@@ -28,6 +28,9 @@ from dsa110_contimg.photometry import measure as photometry
 from dsa110_contimg.reports.export import COLUMNS
 from dsa110_contimg.reports.index import TABLES
 
+#: What sidecars have since version 3 of their schema.
+SINCE_3 = ("outputs", "provenance", "sha256")
+
 
 def schema() -> str:
     """Return the JSON schema of the configuration file."""
@@ -41,16 +44,24 @@ def sidecar_schema() -> str:
     references, definitions = models_json_schema(models)
     known = definitions["$defs"]
     common = known.pop(references[models[0]]["$ref"].rpartition("/")[2])
-    common |= {"title": "Sidecar", "required": list(common["properties"])}
+    names = list(common["properties"])
+    common |= {"title": "Sidecar", "required": [name for name in names if name not in SINCE_3]}
     for name, info in Record.model_fields.items():
         common["properties"][info.alias or name]["description"] = meanings(Record)[name]
-    common["properties"]["step"]["enum"] = list(FIGURES)
+    pages = {path.stem for path in (repository() / "workflow" / "scripts").glob("*.py")}
+    common["properties"]["step"]["enum"] = [*FIGURES, *sorted(pages - set(FIGURES))]
     common["allOf"] = [
         {
-            "if": {"properties": {"step": {"const": step}}},
-            "then": {"properties": {"qa": references[(model, "validation")]}},
-        }
-        for step, model in FIGURES.items()
+            "if": {"properties": {"schema": {"minimum": 3}}},
+            "then": {"required": list(SINCE_3)},
+        },
+        *(
+            {
+                "if": {"properties": {"step": {"const": step}}},
+                "then": {"properties": {"qa": references[(model, "validation")]}},
+            }
+            for step, model in FIGURES.items()
+        ),
     ]
     common["properties"] |= {"qa": {"description": "Figures of merit.", "type": "object"}}
     known.pop("Figures")

@@ -132,6 +132,7 @@ def lightcurves(folder, *tables):
 def candidate_plots(curves, out):
     assert (Path(curves) / "candidates.csv").exists()
     Path(out).mkdir()
+    sidecar(out)
 
 
 def night_qa(folder, out, *options):
@@ -159,6 +160,7 @@ def index(results, out, _, link):
     with Path(out).open("a") as file:  # a line each time it is built upon
         file.write("made\n")
     Path(link).symlink_to(Path(out).name)
+    sidecar(link)
 
 
 def note(*words):

@@ -28,7 +28,8 @@ rule candidate_plots:
         candidates=curves("candidates.csv"),
         curves=curves("lightcurves.parquet"),
     output:
-        directory(curves("candidates")),
+        plots=directory(curves("candidates")),
+        sidecar=curves("candidates.json"),
     log:
         log_of("candidate_plots", "all"),
     benchmark:
@@ -39,4 +40,4 @@ rule candidate_plots:
         code=code("candidate_plots"),
         folder=folder_of,
     shell:
-        step("candidate_plots", "{params.folder:q} {output:q}")
+        step("candidate_plots", "{params.folder:q} {output.plots:q}")

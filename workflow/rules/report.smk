@@ -7,6 +7,7 @@ rule tile_report:
         tile("photometry.csv"),
     output:
         page=tile("html"),
+        sidecar=tile("html.json"),
         pictures=[tile(f"{kind}.jpg") for kind in ("view", "thumbnail")],
     log:
         log_of("tile-report", "{night}", "{group}"),
@@ -25,7 +26,8 @@ rule calibration_report:
     input:
         [tile(kind) for kind in ("kcal", "bcal", "gcal")],
     output:
-        tile("solutions.html"),
+        page=tile("solutions.html"),
+        sidecar=tile("solutions.html.json"),
     log:
         log_of("calibration-report", "{night}", "{group}"),
     benchmark:
@@ -36,7 +38,7 @@ rule calibration_report:
         code=code("calibration_report"),
         folder=folder_of,
     shell:
-        step("calibration_report", "{params.folder:q} {output:q}")
+        step("calibration_report", "{params.folder:q} {output.page:q}")
 
 
 # A night's mosaic has thousands of megapixels; its page shows a small copy.
@@ -44,7 +46,8 @@ rule mosaic_view:
     input:
         nightly("mosaic.fits"),
     output:
-        nightly("mosaic.view.fits"),
+        image=nightly("mosaic.view.fits"),
+        sidecar=nightly("mosaic.view.fits.json"),
     log:
         log_of("mosaic-view", "{night}", "night"),
     benchmark:
@@ -54,7 +57,7 @@ rule mosaic_view:
     params:
         code=code("mosaic_view"),
     shell:
-        step("mosaic_view", "{input:q} {output:q}")
+        step("mosaic_view", "{input:q} {output.image:q}")
 
 
 rule night_qa:
@@ -63,7 +66,8 @@ rule night_qa:
         photometry=nightly("photometry.csv"),
         products=night_products,
     output:
-        nightly("qa.json"),
+        verdict=nightly("qa.json"),
+        sidecar=nightly("qa.json.json"),
     log:
         log_of("qa", "{night}", "night"),
     benchmark:
@@ -78,7 +82,7 @@ rule night_qa:
     shell:
         step(
             "night_qa",
-            "{params.folder:q} {output:q} {params.inventory} {params.options}",
+            "{params.folder:q} {output.verdict:q} {params.inventory} {params.options}",
         )
 
 
@@ -91,7 +95,8 @@ rule night_report:
         pages=night_pages,
         curves=ancient(curves("lightcurves.parquet")),
     output:
-        nightly("report.html"),
+        page=nightly("report.html"),
+        sidecar=nightly("report.html.json"),
     log:
         log_of("report", "{night}", "night"),
     benchmark:
@@ -105,7 +110,7 @@ rule night_report:
     shell:
         step(
             "night_report",
-            "{params.folder:q} {output:q} --lightcurves {params.curves:q}",
+            "{params.folder:q} {output.page:q} --lightcurves {params.curves:q}",
         )
 
 
@@ -116,7 +121,8 @@ rule index:
         curves("lightcurves.parquet"),
         every_night("qa.json"),
     output:
-        str(LAYOUT.results / "index.sqlite"),
+        index=str(LAYOUT.results / "index.sqlite"),
+        sidecar=str(LAYOUT.results / "index.sqlite.json"),
     log:
         log_of("index", "all"),
     benchmark:
@@ -128,4 +134,4 @@ rule index:
         results=folder_of,
         kept=str(LAYOUT.results / ".index.sqlite"),
     shell:
-        step("index", "{params.results:q} {params.kept:q} --link {output:q}")
+        step("index", "{params.results:q} {params.kept:q} --link {output.index:q}")

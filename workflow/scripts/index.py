@@ -19,11 +19,13 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Do the step."""
+    from dsa110_contimg.core.sidecar import vouch
     from dsa110_contimg.reports.index import build_index
 
     rows = build_index(args.results, args.out, args.rebuild)
     if args.link:
         args.link.symlink_to(args.out.name)
+    vouch("index", args.link or args.out, [args.results / "lightcurves" / "lightcurves.parquet"])
     shown = ("groups", "calibrations", "images", "mosaics", "sources", "measurements", "candidates")
     print(f"{args.out}: " + ", ".join(f"{rows[table]} {table}" for table in shown))
 

@@ -236,10 +236,9 @@ def apply_calibration(
         "steady": applied.steady,
         "reasons": reasons,
     }
-    sidecar.write(out, ("python-casacore", "numpy", "casatasks"))
-    write_text(
-        out.with_name(f"{record['target']}.calibration.json"), json.dumps(record, indent=1) + "\n"
-    )
+    choice = out.with_name(f"{record['target']}.calibration.json")
+    write_text(choice, json.dumps(record, indent=1) + "\n")
+    sidecar.write(out, [choice])
     return sidecar
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from ..catalogs.calibrators import Calibrator
 from ..core.errors import DataError
 from ..core.figures import CalibrateFigures, ConvertFigures
-from ..core.files import replacing, scratch
+from ..core.files import put_in_place, remove, replacing, scratch
 from ..core.layout import parse_group
 from ..core.options import CalibrationOptions
 from ..core.programs import program, run_tool
@@ -266,14 +266,13 @@ def calibrate(
         )
     with scratch("calibrate", Path(prefix).parent) as folder:
         solved: dict[str, Path] = {}
-        copy = folder / "copy.ms"
+        copy, drawn = folder / "copy.ms", folder / "calibration.png"
         if tile.verdict == "fail":
             sidecar.fail(f"the tile itself failed: {'; '.join(tile.reasons)}")
         else:
             summary = _make_copy(ms, copy, sidecar, options, calibrators, catalog)
             judge_field(summary, options, sidecar)
-            figure = Path(f"{Path(prefix).absolute()}.calibration.png")
-            solved = _solve_and_judge(casa_session, copy, folder, summary, sidecar, options, figure)
+            solved = _solve_and_judge(casa_session, copy, folder, summary, sidecar, options, drawn)
         with _replacing_all(Path(prefix)) as targets:
             for kind, target in targets.items():
                 if kind in solved:
@@ -281,8 +280,12 @@ def calibrate(
                 else:
                     target.mkdir()
                     (target / NO_SOLUTION).write_text("\n".join(sidecar.reasons) + "\n")
-            for kind in KINDS:
-                sidecar.write(f"{prefix}.{kind}", ("casatasks", "casatools", "casadata"))
+        figure = Path(f"{prefix}.calibration.png")
+        remove(figure)
+        if drawn.exists():
+            put_in_place({drawn: figure})
+    for kind in KINDS:
+        sidecar.write(f"{prefix}.{kind}", [figure] if kind == "bcal" else [])
     return sidecar
 
 

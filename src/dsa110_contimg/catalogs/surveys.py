@@ -281,5 +281,5 @@ def make_catalogue(
     )
     if reference:
         sidecar.tools["reference"] = reference
-    sidecar.write(target, ("pandas", "pyarrow"))
+    sidecar.write(target)
     return count

@@ -469,7 +469,7 @@ def convert(
         with _timed(sidecar, "validate"):
             sidecar.figures.validation = validate(ms, sidecar)
         sidecar.figures.flags = flag_ms(ms, flagging, sidecar)
-    sidecar.write(target, packages=("pyuvdata", "python-casacore", "astropy", "h5py", "numpy"))
+    sidecar.write(target)
     return sidecar
 
 

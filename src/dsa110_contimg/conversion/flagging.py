@@ -34,6 +34,7 @@ from ..core.options import FlaggingOptions
 from ..core.programs import find_tool, program, run_as_program, run_tool
 from ..core.robust import MAD_TO_SIGMA
 from ..core.sidecar import Sidecar
+from ..core.tools import program_version, versions
 from ..ms.blocks import CASACORE, in_order
 from ..telescope.dsa110 import CORRELATIONS, N_SUBBANDS
 
@@ -533,6 +534,7 @@ def _run_engine(
     with scratch("flag") as folder:
         if options.engine == "aoflagger":
             find_tool("aoflagger")
+            sidecar.tools["aoflagger"] = program_version("aoflagger")
             passband = folder / "passband.txt"
             write_passband(passband, names, antenna_passbands(amplitudes))
             threads = len(os.sched_getaffinity(0))
@@ -540,6 +542,7 @@ def _run_engine(
         else:
             # CASA cannot live in a process that holds python-casacore.
             command = program("dsa110_contimg.conversion.flagging", ms=ms.absolute())
+            sidecar.tools |= versions("casa")
         result = run_tool(command, timeout_s=options.timeout_s)
     sidecar.commands.append(result.command)
 

@@ -321,4 +321,4 @@ def make_group(target: Path, paths: Sequence[Path]) -> None:
     """
     sidecar = write_group_file(target, paths)
     sidecar.figures.group = asdict(entry_of(paths))
-    sidecar.write(target, packages=("h5py", "astropy"))
+    sidecar.write(target)

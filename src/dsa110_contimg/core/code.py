@@ -22,7 +22,8 @@ PLUMBING = frozenset(
     f"core.{name}"
     for name in (
         *("casa", "code", "config", "described", "errors", "files", "figures", "layout"),
-        *("options", "places", "programs", "runs", "sidecar", "steps"),
+        *("checksums", "options", "places", "programs", "provenance", "runs", "sidecar", "steps"),
+        "tools",
     )
 )
 

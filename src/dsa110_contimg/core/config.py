@@ -64,6 +64,7 @@ def scalar_of(annotation: Any) -> tuple[Any, bool, bool]:
 
 def add_options(parser: argparse.ArgumentParser, model: type[Options]) -> None:
     """Give a parser one option for each field of a model; defaults stay the model's."""
+    parser.set_defaults(sections=[*(parser.get_default("sections") or ()), model])
     group = parser.add_argument_group("options", (model.__doc__ or "").split("\n")[0])
     texts = meanings(model)
     for name, info in model.model_fields.items():
@@ -99,12 +100,23 @@ def from_args(args: argparse.Namespace, model: type[Options]) -> Any:
         raise ConfigError(problems) from None
 
 
+def resolved(args: argparse.Namespace) -> dict[str, Any]:
+    """Return all options that a step's arguments give, as JSON has them, defaults among them."""
+    models = getattr(args, "sections", ())
+    dumps = (from_args(args, model).model_dump(mode="json") for model in models)
+    return {name: value for dump in dumps for name, value in dump.items()}
+
+
 def to_args(options: Options) -> list[str]:
-    """Return the command-line options that give `options`; defaults are left out."""
+    """Return the command-line options that give `options`.
+
+    Defaults are among them, for what repeats a step must not change when a default does; only what
+    is not set has no option.
+    """
     args: list[str] = []
-    for name, info in type(options).model_fields.items():
+    for name in type(options).model_fields:
         value = getattr(options, name)
-        if value == info.default:
+        if value is None:
             continue
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):

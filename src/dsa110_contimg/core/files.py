@@ -1,20 +1,36 @@
-"""Files and folders that come whole or not at all; temporaries whose names tell whose they are."""
+"""Files and folders that come whole or not at all; temporaries whose names tell whose they are.
+
+What is put in its place is on the disk first, and its name is before anything goes on: a power cut
+leaves the old or the new, never an empty file under a good name, nor a sidecar without its product.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from .errors import DataError
 
-__all__ = ["HOST", "beside", "owner", "remove", "replacing", "scratch", "write_text"]
+__all__ = [
+    "HOST",
+    "beside",
+    "owner",
+    "put_in_place",
+    "remove",
+    "replacing",
+    "scratch",
+    "to_disk",
+    "write_text",
+]
 
 #: Name of this machine, as it is part of the names of temporaries.
 HOST = re.sub(r"\W", "_", socket.gethostname())
@@ -71,20 +87,55 @@ def replacing(target: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         if not temporary.exists():
             raise DataError(f"{target}: the step ended without writing it")
-        if target.is_dir() and not target.is_symlink():
-            # A directory cannot be renamed over a full one: move the old aside first.
-            old = beside(target, "old")
-            os.replace(target, old)
-            os.replace(temporary, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, target)
+        put_in_place({temporary: target})
     except OSError as error:
         if error.filename is None:  # a write that fails does not tell where
             error.filename = str(target)
         raise
     finally:
         remove(temporary)
+
+
+def put_in_place(targets: Mapping[Path, Path]) -> None:
+    """Rename finished files and folders onto their targets, all of them on the disk.
+
+    Parameters
+    ----------
+    targets : mapping
+        What is finished, to where it goes, on the same file system; renamed in this order.
+    """
+    to_disk(targets)
+    for finished, target in targets.items():
+        if target.is_dir() and not target.is_symlink():
+            # A directory cannot be renamed over a full one: move the old aside first.
+            old = beside(target, "old")
+            os.replace(target, old)
+            os.replace(finished, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(finished, target)
+    for folder in {target.parent for target in targets.values()}:
+        _sync(folder)
+
+
+def to_disk(paths: Collection[Path]) -> None:
+    """Wait until some files, and folders with all in them, are on the disk."""
+    inside = (found for path in paths if path.is_dir() for found in path.rglob("*"))
+    waiting = [path for path in (*paths, *inside) if not path.is_symlink()]
+    # At once: the file system writes its journal for several together.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(_sync, waiting))
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
+    finally:
+        os.close(number)
 
 
 def remove(path: Path) -> None:

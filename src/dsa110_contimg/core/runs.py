@@ -8,10 +8,8 @@ was killed. A run that had nothing to do leaves none.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -24,31 +22,16 @@ from typing import Any
 from .. import __version__
 from .files import write_text
 from .options import Config
-from .places import PACKAGE
+from .provenance import announce, commit
 from .times import utc_now, utc_of_unix
 
-__all__ = ["EVENTS", "commit", "events", "read_runs", "recorded"]
+__all__ = ["EVENTS", "events", "read_runs", "recorded"]
 
 #: Environment variable that names the file to which the logger adds a line for each job that ended:
 #: JSON with `end` ("done" or "failed"), `rule`, `wildcards`, `log`, `command`, `seconds`.
 EVENTS = "CONTIMG_RUN_EVENTS"
 #: Python distributions whose versions are recorded; those of other tools are in the sidecars.
 PACKAGES = ("snakemake", "casatasks", "python-casacore", "pyuvdata", "astropy")
-
-
-def commit() -> str | None:
-    """Return the commit of the checkout this code runs from; None for an installed package."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=PACKAGE,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 @contextmanager
@@ -58,7 +41,7 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
     Parameters
     ----------
     config : Config
-        Its configuration; the hash of all values is recorded.
+        Its configuration; it is kept, and its hash recorded.
     command : str
         ``run`` or ``tick``.
     targets : list of str
@@ -81,13 +64,16 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
         "jobs_done": None,
         "jobs_failed": None,
         "failures": [],
-        "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        "config_sha256": None,
         "git_commit": commit(),
         "versions": _versions(),
     }
     path = config.results / "runs" / f"{record['run_id']}.json"
-    _write(path, record)
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        announce(config, record["run_id"]) as record["config_sha256"],
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        _write(path, record)
         reported = Path(folder) / "events"
         reported.touch()
         os.environ[EVENTS] = str(reported)

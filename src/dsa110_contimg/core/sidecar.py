@@ -1,4 +1,8 @@
-"""Sidecars: what is to be known of a product, beside it as ``<product>.json``."""
+"""Sidecars: what is to be known of a product, beside it as ``<product>.json``.
+
+A sidecar vouches for files: it holds the checksums of all that its step made with the product, and
+is written when all of that is on the disk. It ends with a checksum of itself.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,39 @@ import datetime as dt
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import __version__
+from .checksums import describe, of_file
 from .errors import DataError
 from .figures import FIGURES, Figures, Model
 from .files import write_text
+from .provenance import call, provenance
 from .times import utc_now
+from .tools import versions
 
-__all__ = ["Input", "Record", "Sidecar", "parse_sidecar", "read_sidecar", "sidecar_path"]
+__all__ = [
+    "Input",
+    "Output",
+    "Provenance",
+    "Record",
+    "Sidecar",
+    "is_sealed",
+    "parse_sidecar",
+    "read_sidecar",
+    "sealed",
+    "sidecar_path",
+    "vouch",
+]
 
-#: Version of what a sidecar holds. Raised when a name or its meaning changes; 1 had the same names.
-SIDECAR_SCHEMA = 2
+#: Version of what a sidecar holds. Raised when a name or its meaning changes. 1 had the names of 2;
+#: 3 added `provenance`, `outputs` and the checksum of the sidecar itself.
+SIDECAR_SCHEMA = 3
 
 F = TypeVar("F", bound=Figures)
 Verdict = Literal["pass", "warn", "fail"]
@@ -48,6 +67,34 @@ class Input(Model):
     """Checksum, of files below 1 MB."""
 
 
+class Output(Model):
+    """A file or folder that a step made, with its product or as it."""
+
+    path: str
+    """Relative to the sidecar."""
+    size_bytes: int
+    """Size, B; of a folder, of all files in it."""
+    sha256: str
+    """Checksum; of a folder, of the list of names, sizes and checksums of its files."""
+
+
+class Provenance(Model):
+    """What made a product."""
+
+    release: str = ""
+    """Version of this package."""
+    code: str | None = None
+    """Hash of the code that decides the step's numbers."""
+    commit: str | None = None
+    """Commit of the checkout, with ``-dirty`` if it had other changes; null without one."""
+    run: str | None = None
+    """Id of the run (``runs/<id>.json``); null of a step that was called by hand."""
+    configuration: str | None = None
+    """Checksum of the whole configuration (``configurations/<checksum>.json``)."""
+    argv: list[str] | None = None
+    """Name of the step and its arguments; paths are relative to the folder above the results."""
+
+
 class Record(BaseModel, Generic[F]):
     """What a sidecar holds."""
 
@@ -69,14 +116,20 @@ class Record(BaseModel, Generic[F]):
     """Figures of merit."""
     inputs: list[Input] = []
     """What it was made from."""
+    outputs: list[Output] = []
+    """What the step made, the product among it."""
+    provenance: Provenance = Provenance()
+    """What made it."""
     parameters: dict[str, Any] = {}
-    """Options of the step."""
+    """All options of the step, with defaults, and what it made of them."""
     tools: dict[str, str] = {}
     """Versions of what made it."""
     commands: list[list[str]] = []
     """External programs, as run."""
     timings_s: dict[str, float] = {}
     """Seconds by part of the step."""
+    sha256: str | None = None
+    """Checksum of all that stands before it in the file."""
 
 
 @dataclass
@@ -91,11 +144,12 @@ class Sidecar(Generic[F]):
         Files and folders it was made from; recorded with size and modification time, and with
         SHA-256 below 1 MB.
     parameters : dict
-        Options of the step.
+        Options of the step, and what it made of them; all options of a step that was called as one
+        are added.
     commands : list of list of str
         External programs, as run.
     tools : dict
-        Versions beside those of the packages that `write` looks up.
+        Versions of programs, beside those of the packages that the step rests on.
     timings_s : dict
         Seconds by part of the step.
     figures : Figures
@@ -131,15 +185,15 @@ class Sidecar(Generic[F]):
         """The verdict and its reasons, in one line."""
         return "; ".join([self.verdict, *self.reasons])
 
-    def write(self, product: str | os.PathLike, packages: tuple[str, ...] = ()) -> Path:
-        """Write ``<product>.json`` and return its path.
+    def write(self, product: str | os.PathLike, outputs: Sequence[str | os.PathLike] = ()) -> Path:
+        """Write ``<product>.json`` and return its path; the product stands in its place already.
 
         Parameters
         ----------
         product : path
             The product it describes.
-        packages : tuple of str
-            Python distributions whose versions are recorded.
+        outputs : sequence of path
+            What else the step made, in the same folder: the sidecar vouches for it, too.
 
         Raises
         ------
@@ -147,8 +201,9 @@ class Sidecar(Generic[F]):
             If the figures are not those of the step.
         """
         product = Path(product)
-        if type(self.figures) is not FIGURES.get(self.step):
+        if type(self.figures) is not FIGURES.get(self.step, Figures):
             raise TypeError(f"{self.step}: {type(self.figures).__name__} are not its figures")
+        made = [path for path in (product, *map(Path, outputs)) if path.exists()]
         content = {
             "schema": SIDECAR_SCHEMA,
             "product": product.name,
@@ -158,16 +213,42 @@ class Sidecar(Generic[F]):
             "reasons": self.reasons,
             "qa": self.figures.plain(),
             "inputs": [describe_input(p) for p in self.inputs],
-            "parameters": dict(self.parameters),
-            "tools": {"dsa110-contimg": __version__}
-            | {name: metadata.version(name) for name in packages}
-            | self.tools,
+            "outputs": describe(made, product.parent),
+            "provenance": provenance(self.step),
+            "parameters": dict(call().options) | dict(self.parameters),
+            "tools": {"dsa110-contimg": __version__} | versions(self.step) | self.tools,
             "commands": self.commands,
             "timings_s": {k: round(v, 3) for k, v in self.timings_s.items()},
         }
         path = sidecar_path(product)
-        write_text(path, json.dumps(content, indent=1, default=_jsonable) + "\n")
+        write_text(path, sealed(content))
         return path
+
+
+def vouch(step: str, product: Path, inputs: Sequence[Path], outputs: Sequence[Path] = ()) -> None:
+    """Write the sidecar of a product that has no figures of merit: a page, a verdict, an index.
+
+    Of the inputs, those that there are: a page shows what there is.
+    """
+    there = [path for path in inputs if path.exists()]
+    Sidecar(step, inputs=there, figures=Figures()).write(product, outputs)
+
+
+_SEAL = ',\n "sha256": "'
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """Return a sidecar's text, which ends with the checksum of all before it."""
+    text = json.dumps(content, indent=1, default=_jsonable).removesuffix("\n}")
+    return f'{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}"\n}}\n'
+
+
+def is_sealed(text: str) -> bool | None:
+    """Tell whether a sidecar is as it was written; None for one of before schema 3, without sum."""
+    before, seal, after = text.rpartition(_SEAL)
+    if not seal:
+        return None
+    return after == f'{hashlib.sha256(before.encode()).hexdigest()}"\n}}\n'
 
 
 def _jsonable(value: Any) -> Any:
@@ -192,7 +273,7 @@ def describe_input(path: str | os.PathLike) -> dict:
     else:
         entry["size_bytes"] = stat.st_size
         if stat.st_size < 1_000_000:
-            entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            entry["sha256"] = of_file(path)
     return entry
 
 

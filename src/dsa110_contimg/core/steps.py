@@ -58,9 +58,13 @@ def run(
     args = parser.parse_args(argv)
 
     def work() -> None:
+        from .config import resolved
+        from .provenance import calling
+
         if argv is None:  # what repeats it, in the log
             print("$ " + shlex.join(["python", *sys.argv]), flush=True)
-        with _ending_in_order():
+        command = [parser.prog, *(sys.argv[1:] if argv is None else argv)]
+        with _ending_in_order(), calling(command, resolved(args)):
             main(args)
 
     return guarded(parser.prog, work, for_programs=not sys.stderr.isatty())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import resource
 import shutil
 import time
@@ -29,7 +28,7 @@ from ..core.errors import DataError, ToolStopped, ToolTimeout
 from ..core.figures import ApplyFigures, CatalogCheck, ImageFigures
 from ..core.options import ImagingOptions, PhotometryOptions, SelfcalOptions
 from ..core.programs import find_tool, run_tool
-from ..core.runs import commit
+from ..core.provenance import commit
 from ..core.sidecar import Sidecar, read_sidecar, sidecar_path
 from ..core.times import clock_of, night_of
 from ..maps import fits_headers
@@ -144,12 +143,10 @@ def image_tile(
             for kind in KINDS:
                 _write(scratch / f"out.{kind}.fits", planes[kind], facts, kind)
         sidecar.timings_s["total"] = clock.total()
-        for name in names:
-            os.replace(scratch / f"out.{name}", prefix.with_name(f"{prefix.name}.{name}"))
-        for kind in KINDS[:-1]:
-            os.replace(scratch / f"out.{kind}.fits", _product(prefix, kind))
-        sidecar.write(_product(prefix, "image"), packages=("astropy", "numpy", "photutils"))
-        os.replace(scratch / "out.image.fits", _product(prefix, "image"))
+        made = [*names, *(f"{kind}.fits" for kind in KINDS)]
+        targets = {scratch / f"out.{n}": prefix.with_name(f"{prefix.name}.{n}") for n in made}
+        files.put_in_place(targets)
+    sidecar.write(_product(prefix, "image"), [*targets.values()][:-1])
     for reason in sidecar.reasons:
         log.warning("%s: %s: %s", prefix.name, sidecar.verdict, reason)
     return figures

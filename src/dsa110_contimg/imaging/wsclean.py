@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from ..core.programs import run_tool
+from ..core.tools import program_version
 from .presets import Recipe
 
 __all__ = ["ENVIRONMENT", "command", "outputs", "predict_command", "version", "watch"]
@@ -176,8 +176,6 @@ def watch(growth: float = 2.0) -> Callable[[str], str | None]:
     return check
 
 
-def version(timeout_s: float = 30) -> str:
+def version() -> str:
     """Return WSClean's version, e.g. ``3.1.0``."""
-    tail = run_tool(["wsclean", "--version"], timeout_s=timeout_s).tail
-    match = re.search(r"WSClean version (\S+)", "\n".join(tail))
-    return match[1] if match else "unknown"
+    return program_version("wsclean")

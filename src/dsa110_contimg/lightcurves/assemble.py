@@ -391,5 +391,5 @@ def make_lightcurves(folder: Path, tables: Sequence[Path], options: LightcurveOp
         with replacing(folder / name) as temporary:
             content.to_csv(temporary, index=False, float_format="%.7g")
     sidecar.timings_s = {"total": time.monotonic() - started}
-    sidecar.write(target, ("numpy", "pandas", "pyarrow", "scipy"))
+    sidecar.write(target, [folder / "variability.csv", folder / "candidates.csv"])
     return sidecar

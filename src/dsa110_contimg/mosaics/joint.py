@@ -207,7 +207,7 @@ def image_field(
         left_out=left_out,
     )
     sidecar.timings_s = {"total": time.monotonic() - started}
-    sidecar.write(output, ("numpy", "scipy", "astropy", "python-casacore"))
+    sidecar.write(output, [companion(output, kind) for kind in ("rms", "weight")])
     return sidecar
 
 

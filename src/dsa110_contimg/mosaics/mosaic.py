@@ -131,7 +131,7 @@ def make_mosaic(paths: list[Path], output: Path, options: MosaicOptions) -> Side
         done = "was corrected" if correction.scaled else "is too far off to be corrected"
         sidecar.warn(f"flux scale {correction.flux_ratio:.2f} of the catalogue's: it {done}")
     sidecar.timings_s = {"total": time.monotonic() - started}
-    sidecar.write(output, ("numpy", "scipy", "astropy", "reproject"))
+    sidecar.write(output, [companion(output, kind) for kind in kinds[1:]])
     return sidecar
 
 

@@ -234,7 +234,7 @@ def search_mosaic(image: Path, output: Path, catalog: Path, options: BlindOption
         sidecar.fail(f"{image.name} failed")
     sidecar.figures = BlindFigures(n_sources=len(table))
     sidecar.timings_s = {"total": time.monotonic() - started}
-    sidecar.write(output, ("numpy", "scipy", "astropy", "photutils"))
+    sidecar.write(output)
     return sidecar
 
 

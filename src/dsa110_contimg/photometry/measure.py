@@ -305,5 +305,5 @@ def measure_image(image: Path, output: Path, catalog: Path, options: PhotometryO
         sidecar.fail("no source could be measured")
     elif not len(table):
         sidecar.warn("no catalogue source is in the field")
-    sidecar.write(output, ("numpy", "scipy", "astropy", "pandas"))
+    sidecar.write(output)
     return sidecar

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.files import replacing
+from ..core.sidecar import vouch
 from ..maps import planes as map_planes
 from . import plots
 
@@ -112,4 +113,5 @@ def plot_candidates(folder: Path, output: Path) -> int:
             )
             name = plot_name(candidate["rank"], candidate["name"])
             plot(candidate, curve, folder, temporary / name)
+    vouch("candidate_plots", output, [folder / "candidates.csv", folder / "lightcurves.parquet"])
     return len(ranked)

@@ -416,9 +416,9 @@ def _products(db: sqlite3.Connection, place: str, records: Iterable[Record | Non
 
 
 def _sidecars(folder: Path) -> Iterator[Record]:
-    """Yield the sidecars in a folder; what else is JSON there is none."""
+    """Yield the sidecars of science products in a folder; what else is JSON there is none."""
     for path in sorted(folder.glob("*.json")):
-        if record := read_record(path.with_suffix("")):
+        if (record := read_record(path.with_suffix(""))) and record.step in FIGURES:
             yield record
 
 
@@ -600,6 +600,10 @@ def _nights(results: Path) -> list[Path]:
     return sorted(p for p in folders if re.fullmatch(NIGHT, p.name))
 
 
+#: Sidecars of what people look at: they say nothing that the index holds.
+_DECORATION = (".html.json", ".view.fits.json", "candidates.json")
+
+
 def _fingerprints(results: Path) -> dict[str, str]:
     """Return a hash of the state of the files behind each night, and behind the light curves.
 
@@ -614,6 +618,8 @@ def _fingerprints(results: Path) -> dict[str, str]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith((".json", ".csv")) and not entry.name.startswith("."):
+                    if entry.name.endswith(_DECORATION):
+                        continue
                     stat = entry.stat()
                     state.append((entry.name, stat.st_size, stat.st_mtime_ns))
         if not (folder / "closed.json").exists() and (folder / "groups").is_dir():

@@ -40,13 +40,14 @@ from ..core.figures import (
 )
 from ..core.files import write_text
 from ..core.options import QaOptions
-from ..core.sidecar import F, Record, read_sidecar
+from ..core.sidecar import F, Record, read_sidecar, vouch
 from ..core.times import DAY_S, group_mjd, utc_now
 from ..telescope.dsa110 import TILE_S
 
 __all__ = [
     "FAILURES",
     "STAGES",
+    "TABLES",
     "GroupFiles",
     "NightFiles",
     "dig",
@@ -158,7 +159,7 @@ def load_group(folder: Path) -> GroupFiles:
     """Read the sidecars of a group, and what else is known of it."""
     found = GroupFiles()
     for path in sorted(folder.glob("*.json")):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name.endswith(".html.json"):  # pages judge nothing
             continue
         product = path.name.removesuffix(".json")
         kind = "hdf5" if product.startswith("group_") else product.removeprefix(f"{folder.name}.")
@@ -217,6 +218,8 @@ def load_night(night_dir: Path) -> NightFiles:
     damaged = [name for group in groups.values() for name in group.damaged]
     mosaics = {}
     for path in sorted(night_dir.glob("mosaic*.fits.json")):
+        if path.name == "mosaic.view.fits.json":
+            continue
         if record := read_record(path.with_suffix("")):
             mosaics[path.stem] = record
         else:
@@ -798,4 +801,5 @@ def write_verdict(
             raise DataError(f"{inventory_path}: absent or not JSON; start the run again")
     judged = judge_night(night_dir, inventory, options)
     write_text(out, json.dumps(judged, indent=1) + "\n")
+    vouch("night_qa", out, [night_dir / "photometry.csv", *filter(None, [inventory_path])])
     return judged

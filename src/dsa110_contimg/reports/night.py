@@ -19,8 +19,8 @@ from ..core.errors import DataError
 from ..core.figures import ConvertFigures, FlagStatistics, MosaicFigures
 from ..core.files import write_text
 from ..core.layout import Layout, companion
-from ..core.runs import commit
-from ..core.sidecar import Record
+from ..core.provenance import commit
+from ..core.sidecar import Record, vouch
 from ..core.times import DAY_S, utc_now
 from ..maps import planes as map_planes
 from ..telescope.dsa110 import N_CHANNELS_SUBBAND, N_INTEGRATIONS, N_SUBBANDS, TILE_S, stations
@@ -744,4 +744,5 @@ def write_night(folder: Path, out: Path, lightcurves: Path | None = None) -> int
     """Write the page of a night; return its size, bytes."""
     page = build_night(folder, lightcurves)
     write_text(out, page)
+    vouch("night_report", out, [folder / "qa.json", folder / "mosaic.view.fits"])
     return len(page)

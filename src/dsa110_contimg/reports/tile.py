@@ -19,13 +19,14 @@ from ..calibration.tables import read_cube
 from ..core.errors import DataError
 from ..core.figures import ApplyFigures, ConvertFigures
 from ..core.files import replacing, write_text
-from ..core.sidecar import Record
+from ..core.sidecar import Record, vouch
 from ..core.times import night_of
 from ..maps import planes as map_planes
 from ..telescope.dsa110 import CHANNEL_WIDTH_HZ, N_CHANNELS_SUBBAND, N_SUBBANDS, TOP_CHANNEL_HZ
 from . import plots, tile_plots
 from .judge import (
     STAGES,
+    TABLES,
     dig,
     judge_calibration,
     judge_tile,
@@ -44,6 +45,8 @@ __all__ = [
     "write_tile",
 ]
 
+#: Pictures of a tile, beside its page: ``<id>.<kind>.jpg``.
+PICTURES = ("view", "thumbnail")
 #: Side of a thumbnail, pixels.
 THUMBNAIL_PX = 168
 #: Longest side of a section of a mosaic's small copy, pixels; of more than so many sections, less.
@@ -224,15 +227,18 @@ def shrink_mosaic(mosaic: Path, out: Path) -> None:
         hdus.append((fits.ImageHDU if hdus else fits.PrimaryHDU)(small, header))
     with replacing(out) as temporary:
         fits.HDUList(hdus).writeto(temporary)
+    vouch("mosaic_view", out, [mosaic])
 
 
 def write_tile(folder: Path, out: Path) -> int:
     """Write the page of a tile, and its pictures beside it; return the page's size, bytes."""
     page, view, thumbnail = build_tile(folder)
-    for kind, content in (("view", view), ("thumbnail", thumbnail)):
+    for kind, content in zip(PICTURES, (view, thumbnail), strict=True):
         with replacing(out.with_suffix(f".{kind}.jpg")) as temporary:
             temporary.write_bytes(content or plots.blank_jpeg())
     write_text(out, page)
+    made_of = [folder / f"{folder.name}.{kind}" for kind in ("image.fits", "photometry.csv")]
+    vouch("tile_report", out, made_of, [out.with_suffix(f".{k}.jpg") for k in PICTURES])
     return len(page)
 
 
@@ -240,4 +246,6 @@ def write_calibration(folder: Path, out: Path) -> int:
     """Write the page of a calibration; return its size, bytes."""
     page = build_calibration(folder)
     write_text(out, page)
+    made_of = [folder / f"{folder.name}.{kind}" for kind in TABLES]
+    vouch("calibration_report", out, made_of)
     return len(page)

@@ -73,7 +73,7 @@ def test_what_is_left_out_stays_out_and_null_stays_null(tmp_path):
     figures = example(models.CalibrateFigures)
     figures.gain_interval_s = None
     content = written(tmp_path / "a.bcal", figures)
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     assert content["qa"]["gain_interval_s"] is None
     assert "refant" not in content["qa"] and figures.refant is None
 
@@ -99,7 +99,7 @@ def test_reading_gives_what_was_written(tmp_path):
     written(product, figures, verdict="warn", reasons=["noisy"], timings_s={"total": 2.0})
     record = read_sidecar(product, ImageFigures)
     assert record.figures == figures
-    assert (record.step, record.product, record.version) == ("image", product.name, 2)
+    assert (record.step, record.product, record.version) == ("image", product.name, 3)
     assert (record.verdict, record.reasons, record.timings_s) == ("warn", ["noisy"], {"total": 2.0})
 
 

@@ -84,14 +84,14 @@ def test_sidecar_round_trip(tmp_path):
     sidecar.warn("few antennas")
     sidecar.fail("no data")
     sidecar.warn("still failed")
-    sidecar.write(product, packages=("numpy",))
+    sidecar.write(product)
     content = sidecars.read_sidecar(product)
     assert content.verdict == "fail"
     assert content.reasons == ["few antennas", "no data", "still failed"]
     assert content.figures == BlindFigures(n_sources=3)
     assert content.inputs[0].size_bytes == 3
     assert content.inputs[0].sha256.startswith("ba7816bf")
-    assert set(content.tools) == {"dsa110-contimg", "numpy"}
+    assert {"dsa110-contimg", "numpy", "photutils"} <= set(content.tools)
 
 
 def test_a_missing_or_broken_sidecar_is_named(tmp_path):
