@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
+@pytest.fixture(autouse=True)
+def _stay_here():
+    """Return to where the tests are run: commands go to where their results are."""
+    here = Path.cwd()
+    yield
+    os.chdir(here)
+
+
 @pytest.fixture(scope="session")
 def tiny_night(tmp_path_factory):
     """One small night as `simulate --preset test` makes it: a 3C48 transit and a target tile.

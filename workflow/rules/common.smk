@@ -12,10 +12,10 @@ if not SRC.is_dir():
 sys.path.insert(0, str(SRC))
 
 from dsa110_contimg.core.code import step_hash
-from dsa110_contimg.core.config import load_config, to_args
+from dsa110_contimg.core.config import load_config, named_from, to_args
 from dsa110_contimg.core.errors import ContimgError
 from dsa110_contimg.core.layout import Layout
-from dsa110_contimg.core.places import script
+from dsa110_contimg.core.places import home_of, script
 from dsa110_contimg.core.times import GROUP_ID, night_of
 from dsa110_contimg.imaging.presets import optional_products
 from dsa110_contimg.operations import planning
@@ -30,6 +30,18 @@ planning.prepare_jobs(SRC)
 
 try:
     CONFIG = load_config(config)
+    HOME = home_of(CONFIG.results) if workflow.overwrite_workdir is None else Path.cwd()
+except ContimgError as error:
+    sys.exit(f"contimg: {error}")
+
+# State and names of products do not depend on where one stands. Whose module this is decides itself.
+if workflow.modifier.parent_modifier is None:
+    CONFIG = named_from(CONFIG, HOME)
+
+    workdir: HOME
+
+
+try:
     PLAN = planning.make_plan(CONFIG)
     OPTIONAL = optional_products(CONFIG.imaging)  # of each tile
 except ContimgError as error:

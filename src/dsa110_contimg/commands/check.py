@@ -13,7 +13,7 @@ from .. import __version__
 from ..core.errors import ContimgError, ToolError
 from ..core.options import Config
 from ..core.programs import find_tool
-from .configuration import config_options, read_config
+from .configuration import at_home, config_options, read_config
 
 
 def argparser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     for package in ("snakemake", "casatasks", "casadata", "python-casacore", "pyuvdata", "astropy"):
         item(package, partial(_version, package))
     try:
-        config = read_config(args)
+        config = at_home(read_config(args))
         item("configuration", lambda: _paths(config))
         item("disk", lambda: _free_space(config))
     except ContimgError as error:

@@ -6,7 +6,7 @@ import argparse
 
 from ..core.files import remove
 from ..operations.leftovers import stale
-from .configuration import config_options, read_config
+from .configuration import at_home, config_options, read_config
 
 __all__ = ["argparser", "main"]
 
@@ -26,7 +26,7 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """List, or delete, what `stale` finds."""
-    left = stale(read_config(args))
+    left = stale(at_home(read_config(args)))
     for path in left:
         print(path)
         if args.yes:

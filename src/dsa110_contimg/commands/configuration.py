@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..core.config import load_config
+from ..core.config import load_config, named_from
 from ..core.errors import ConfigError
 from ..core.options import Config
-from ..core.places import repository
+from ..core.places import home_of, repository
 
-__all__ = ["config_options", "read_config"]
+__all__ = ["at_home", "config_options", "read_config"]
 
 
 def config_options(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +54,17 @@ def read_config(args: argparse.Namespace) -> Config:
         except yaml.YAMLError as error:
             raise ConfigError(f"--config: {item!r}: not valid YAML: {_in_line(error)}") from None
     return load_config(values)
+
+
+def at_home(config: Config) -> Config:
+    """Go to the folder that holds the results folder; return the configuration as named from there.
+
+    What is done, and what is known of what was done, is the same wherever one stands.
+    """
+    home = home_of(config.results)
+    config = named_from(config, home)
+    os.chdir(home)
+    return config
 
 
 def _in_line(error: yaml.YAMLError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from ..core.layout import Layout
@@ -39,7 +40,10 @@ def main(args: argparse.Namespace) -> int:
         print(f"simulating raw files in {incoming}", flush=True)
         simulate(PRESETS["demo"], DEMO_FOLDER, lambda text: print(text, flush=True))
     args.config = [f"incoming={incoming}", f"results={results}", f"catalog={catalog}"]
-    if status := run.main(args):
+    here = Path.cwd()
+    status = run.main(args)
+    os.chdir(here)
+    if status:
         return status
     layout = Layout(results)
     nights = closing.nights_on_disk(layout)

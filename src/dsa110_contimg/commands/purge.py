@@ -7,7 +7,7 @@ import argparse
 from ..core.errors import ConfigError
 from ..operations import locking
 from ..operations.retention import Removal, plan_purge, purge
-from .configuration import config_options, read_config
+from .configuration import at_home, config_options, read_config
 
 __all__ = ["argparser", "main"]
 
@@ -31,7 +31,7 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """List, or delete, what the policy lets go."""
-    config = read_config(args)
+    config = at_home(read_config(args))
     if args.raw and config.retention.raw_days is None:
         raise ConfigError("retention.raw_days is not set: raw files are kept for ever")
     if not args.yes:

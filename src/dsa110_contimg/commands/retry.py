@@ -9,7 +9,7 @@ from ..core.errors import ConfigError
 from ..core.layout import Layout
 from ..core.times import GROUP_ID, NIGHT
 from ..operations import failures
-from .configuration import config_options, read_config
+from .configuration import at_home, config_options, read_config
 from .shared import nights_of
 
 
@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     """Remove records of failures."""
     from ..operations import closing, locking
 
-    config = read_config(args)
+    config = at_home(read_config(args))
     layout = Layout(config.results)
     everything = "all" in args.targets
     wrong = [t for t in args.targets if not re.fullmatch(f"all|{GROUP_ID}|{NIGHT}", t)]

@@ -13,7 +13,7 @@ from ..core.files import replacing
 from ..core.layout import Layout
 from ..core.options import Config
 from ..operations import slurm
-from .configuration import read_config
+from .configuration import at_home, read_config
 from .shared import (
     check_tools,
     engine_options,
@@ -24,6 +24,7 @@ from .shared import (
     say_plan,
     snakemake,
     snakemake_options,
+    target,
 )
 
 WORKFLOW_REPORT = "workflow-report.html"
@@ -51,6 +52,7 @@ def argparser() -> argparse.ArgumentParser:
     parser.add_argument(
         "targets",
         nargs="*",
+        type=target,
         help="group ids (20260213T043210), nights (2026-02-13) or files; default: everything",
     )
     parser.add_argument(
@@ -73,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
     from ..core import runs
     from ..operations import leftovers, locking, planning, space
 
-    config = read_config(args)
+    config = at_home(read_config(args))
     check_tools(config)
     if args.recalibrate:
         os.environ[planning.RECALIBRATE] = "1"
@@ -82,7 +84,8 @@ def main(args: argparse.Namespace) -> int:
     say_plan(plan)
     if {"-n", "--dry-run", "--dryrun"} & set(args.snakemake):
         os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
-        return snakemake(args, *files_of(args.targets, Layout(config.results)), *args.snakemake)
+        targets = files_of(args.targets, Layout(config.results))
+        return snakemake(args, config, *targets, *args.snakemake)
     with locking.hold(config.results, "run"):
         leftovers.set_times_right(config)
         space.check_space(config)
@@ -99,7 +102,7 @@ def _report(args: argparse.Namespace, config: Config) -> None:
     """Gather the pages that there are, and statistics of all jobs, in one file."""
     out = config.results / WORKFLOW_REPORT
     with replacing(out) as temporary:
-        if status := snakemake(args, "--report", str(temporary), "--quiet", "all"):
+        if status := snakemake(args, config, "--report", str(temporary), "--quiet", "all"):
             raise ToolError(f"{out}: snakemake --report ended with {status}; its message is above")
     print(f"report: {out}", flush=True)
 

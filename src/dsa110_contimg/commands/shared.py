@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ __all__ = [
     "say_plan",
     "snakemake",
     "snakemake_options",
+    "target",
 ]
 
 
@@ -45,40 +48,36 @@ FATES = {
 
 
 def snakemake_options(args: argparse.Namespace) -> list[str]:
-    """Return the options that hand the user's configuration, cores and profile to Snakemake."""
+    """Return the options that hand the user's cores and profile to Snakemake."""
     options = ["--cores", args.cores] if args.cores else []
-    if profile := _profile(args):
-        options += ["--workflow-profile", str(profile)]
-    if args.configfile:
-        options += ["--configfile", str(args.configfile)]
-    if args.config:
-        options += ["--config", *args.config]
+    if args.profile:
+        options += ["--workflow-profile", str(args.profile)]
     return options
 
 
-def _profile(args: argparse.Namespace) -> Path | None:
+def _profile(name: str) -> Path:
     """Return the folder of the profile that was asked for: a path, or a name of one of ours."""
-    if not args.profile:
-        return None
-    for path in (repository() / "profiles" / args.profile, Path(args.profile)):
+    ours = repository() / "profiles"
+    for path in (ours / name, Path(name).absolute()):
         if path.is_dir():
             return path
-    ours = repository() / "profiles"
-    raise ConfigError(f"--profile: there is no folder {args.profile}, nor {args.profile} in {ours}")
+    raise ConfigError(f"--profile: there is no folder {name}, nor {name} in {ours}")
 
 
 def on_cluster(args: argparse.Namespace) -> bool:
     """Tell whether the profile that was asked for runs jobs on a cluster."""
-    profile = _profile(args)
-    return profile is not None and slurm.serves(profile)
+    return args.profile is not None and slurm.serves(args.profile)
 
 
-def snakemake(args: argparse.Namespace, *extra: str) -> int:
+def snakemake(args: argparse.Namespace, config: Config, *extra: str) -> int:
     """Run Snakemake for something that makes no product; return its exit status."""
-    from ..operations import engine
+    from ..operations import engine, frozen
 
     sys.stdout.flush()
-    return subprocess.call([*engine.snakemake(), *extra, *snakemake_options(args)])
+    with tempfile.TemporaryDirectory() as folder:
+        options = [*snakemake_options(args), "--configfile"]
+        options.append(str(frozen.freeze_config(config, Path(folder))))
+        return subprocess.call([*engine.snakemake(), *extra, *options])
 
 
 def engine_options(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +85,7 @@ def engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", default=None, help="cores to use (default: all)")
     parser.add_argument(
         "--profile",
+        type=_profile,
         default=None,
         metavar="NAME",
         help="where jobs run: 'slurm' for a cluster, or a folder with a Snakemake profile "
@@ -116,8 +116,16 @@ def keep_failures(record: dict[str, Any], outcome: Outcome) -> None:
     sys.stdout.flush()
 
 
+def target(name: str) -> str:
+    """Return a target that the user named: a group or night as it is, the full path of a file."""
+    if re.fullmatch(f"{GROUP_ID}|{NIGHT}", name):
+        return name
+    folder, file = os.path.split(name)
+    return os.path.join(os.path.realpath(folder), file)
+
+
 def files_of(names: list[str], layout: Layout) -> list[str]:
-    """Return the files that groups and nights stand for; other names are files already."""
+    """Return the products that targets stand for, by the names that the engine knows them by."""
     files = []
     for name in names:
         if re.fullmatch(GROUP_ID, name):
@@ -125,7 +133,7 @@ def files_of(names: list[str], layout: Layout) -> list[str]:
         elif re.fullmatch(NIGHT, name):
             files.append(str(layout.night(name, "report.html")))
         else:
-            files.append(name)
+            files.append(os.path.relpath(name))
     return files
 
 

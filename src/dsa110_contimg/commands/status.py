@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ..operations.snapshot import render, snapshot
-from .configuration import config_options, read_config
+from .configuration import at_home, config_options, read_config
 
 __all__ = ["argparser", "main"]
 
@@ -27,7 +27,7 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Print a snapshot."""
-    state = snapshot(read_config(args))
+    state = snapshot(at_home(read_config(args)))
     if args.json:
         print(json.dumps(state, indent=1))
         return

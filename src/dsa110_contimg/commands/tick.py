@@ -13,7 +13,7 @@ from ..core.layout import Layout
 from ..core.options import Config
 from ..core.times import night_of
 from ..operations import failures, slurm
-from .configuration import read_config
+from .configuration import at_home, read_config
 from .shared import (
     check_tools,
     engine_options,
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     from ..operations import closing, leftovers, locking, planning, publish, retention, space
     from ..operations.engine import Engine
 
-    config = read_config(args)
+    config = at_home(read_config(args))
     check_tools(config)
     engine = Engine(
         config,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import types
 import typing
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ValidationError
@@ -33,6 +36,47 @@ def load_config(values: dict[str, Any]) -> Config:
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
         raise ConfigError(f"config: {problems}") from None
+
+
+def named_from(config: Config, folder: Path) -> Config:
+    """Return a configuration with its paths named as from a folder, whatever folder one stands in.
+
+    What lies below the folder gets a relative name, so that all of it may move; other places get
+    their absolute ones. Links are followed in the name of the results folder, for it is one and the
+    same by whatever name it is called, and in those of the folders that other paths lie in.
+
+    Parameters
+    ----------
+    config : Config
+        Its relative paths count from the present working folder.
+    folder : path
+        Where the names are to count from.
+    """
+    named: Config = _map_paths(config, lambda path: _named(path, folder))
+    results = Path(os.path.realpath(config.results))
+    return named.model_copy(update={"results": _below(results, folder)})
+
+
+def _map_paths(options: Any, name: Callable[[Path], Path]) -> Any:
+    """Return options with all paths in them, also those of sections, named anew."""
+    changed: dict[str, Any] = {}
+    for key in type(options).model_fields:
+        value = getattr(options, key)
+        if isinstance(value, Path):
+            changed[key] = name(value)
+        elif isinstance(value, Options):
+            changed[key] = _map_paths(value, name)
+    return options.model_copy(update=changed)
+
+
+def _named(path: Path, folder: Path) -> Path:
+    path = Path(os.path.abspath(path))
+    return _below(path.parent.resolve() / path.name, folder)
+
+
+def _below(path: Path, folder: Path) -> Path:
+    """Return a path as it is named from a folder: relative if it lies in it."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def _explain(problem: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["PACKAGE", "PACKAGE_NAME", "repository", "script"]
+__all__ = ["PACKAGE", "PACKAGE_NAME", "home_of", "repository", "script"]
 
 #: Folder of this package, and its name.
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -34,6 +34,24 @@ def repository() -> Path:
     raise ConfigError(
         f"no workflow around {PACKAGE}: set CONTIMG_REPO to a checkout of dsa110-continuum"
     )
+
+
+def home_of(results: Path) -> Path:
+    """Return the folder that a results folder is worked on from, wherever one stands: its parent.
+
+    The engine keeps its state there, and knows the products by their names from there.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    home = Path(os.path.realpath(results)).parent
+    if not home.is_dir():
+        raise ConfigError(
+            f"results: there is no folder {home} to hold them; make it, or set 'results'"
+        )
+    return home
 
 
 def script(step: str) -> Path:

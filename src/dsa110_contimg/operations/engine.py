@@ -20,7 +20,7 @@ from ..core import runs
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.places import repository
-from . import failures, planning, slurm
+from . import failures, frozen, planning, slurm
 from .failures import Failure
 from .planning import Plan
 
@@ -100,10 +100,11 @@ class Engine:
             slurm.cancel_orphans(self.config.results)
             options += slurm.options(self.config.results)
         unlock(self.config.results)
-        frozen = planning.freeze(plan, self.layout)
+        inventory = planning.freeze(plan, self.layout)
+        values = frozen.freeze_config(self.config, frozen.folder_of(self.layout))
         seen = len(runs.events())
         # Targets come before options: some of Snakemake's options take any number of words.
-        status, stopped = self._call([*targets, *options], frozen)
+        status, stopped = self._call([*targets, *options, "--configfile", str(values)], inventory)
         events = runs.events()[seen:]
         for event in events:
             if event["end"] == "done":
@@ -124,14 +125,14 @@ class Engine:
             status = 0  # what is left is for the next run
         return Outcome(status, failed, failures.retried(events), stopped)
 
-    def _call(self, arguments: Sequence[str], frozen: Path) -> tuple[int, bool]:
+    def _call(self, arguments: Sequence[str], inventory: Path) -> tuple[int, bool]:
         """Run Snakemake; return its exit status and whether it was asked to end.
 
         At the deadline, and when this process is asked to end, Snakemake is: it starts no further
         job and waits for those at work.
         """
         sys.stdout.flush()
-        env = {**os.environ, planning.FROZEN: str(frozen)}
+        env = {**os.environ, planning.FROZEN: str(inventory)}
         process = subprocess.Popen([*snakemake(), *arguments], env=env)
         asked = False
 
