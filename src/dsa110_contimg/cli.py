@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "say how things are: groups by state, ages, failures, disk",
     "check": "check environment, configuration and disk",
     "clean": "remove what killed jobs left behind (lists it first)",
+    "archive": "copy closed nights to a second place (lists them first)",
     "purge": "remove what old nights no longer need (lists it first)",
     "inventory": "list the groups in the incoming folder and their states",
     "report": "write the pages over all nights",

@@ -11,6 +11,7 @@ A calibrator's group that is named in the file ``bad_calibrators`` of the workin
 solution that failed its gate.
 """
 
+import datetime
 import hashlib
 import json
 import os
@@ -36,6 +37,12 @@ def write(path, text):
 def sidecar(product, verdict="pass", **facts):
     content = {"verdict": verdict, "reasons": [], "qa": {}} | facts
     write(f"{product}.json", json.dumps(content))
+
+
+def described(path):
+    stat = Path(path).stat()
+    moment = datetime.datetime.fromtimestamp(stat.st_mtime, datetime.UTC)
+    return {"path": path, "size_bytes": stat.st_size, "mtime_utc": moment.isoformat()}
 
 
 def content(*arguments):
@@ -68,7 +75,8 @@ def group(out, *files):
     touch(out, made_of=files)
     entry = next(g for g in inventory["groups"] if g["id"] == name)
     figures = {"subbands": [], "absent_subbands": [], "n_integrations": 24, "n_baselines": 1}
-    sidecar(out, step="group", qa=figures | {"dec_app_deg": 0.0, "group": entry})
+    figures |= {"dec_app_deg": 0.0, "group": entry}
+    sidecar(out, step="group", qa=figures, inputs=[described(file) for file in files])
 
 
 def convert(source, out, *options):

@@ -43,7 +43,16 @@ def argparser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Run what is ready; hold the results folder with a lock that dies with its holder."""
     from ..core import runs
-    from ..operations import closing, leftovers, locking, planning, publish, retention, space
+    from ..operations import (
+        archive,
+        closing,
+        leftovers,
+        locking,
+        planning,
+        publish,
+        retention,
+        space,
+    )
     from ..operations.engine import Engine
 
     config = at_home(read_config(args))
@@ -66,7 +75,8 @@ def main(args: argparse.Namespace) -> int:
             plan = planning.make_plan(config)
             with runs.recorded(config, "tick", []) as record:
                 record["exit_status"], plan = _tick(engine, plan, record)
-            return record["exit_status"]
+        archive.daily(config)  # not holding the folder: data that arrive meanwhile are worked on
+        return record["exit_status"]
     except (MachineError, OSError) as error:
         trouble = message_of(error)
         raise

@@ -317,25 +317,47 @@ class OperationsOptions(Options):
 class RetentionOptions(Options):
     """What ``contimg purge`` removes of closed nights, and when.
 
-    Days count from the closing of a night; empty: kept. Images, measurements, calibration tables,
-    mosaics, light curves, reports, and all sidecars are never removed.
+    Days count from the closing of a night; empty: kept. Of a tile that failed nothing goes. Images,
+    measurements, calibration tables, mosaics, light curves, reports, and all sidecars are never
+    removed.
     """
 
     automatic: bool = False
-    """Whether ticks purge; otherwise nothing is removed but by ``contimg purge --yes``."""
+    """Whether ticks remove Measurement Sets and maps; otherwise only ``contimg purge --yes`` does.
+    Logs and records of runs go by themselves."""
     ms_days: NonNegative | None = 30.0
-    """Group files and Measurement Sets of groups whose image and photometry exist."""
+    """Group files and Measurement Sets of groups whose image and photometry passed."""
     calibrator_ms_days: NonNegative | None = 90.0
     """The same, of groups that a calibration was solved on."""
     maps_days: NonNegative | None = 90.0
     """Maps that help to judge a tile: ``psf``, ``model``, ``residual``, ``pbcor``."""
     raw_days: NonNegative | None = None
-    """Raw files of groups whose image and photometry exist; ``contimg purge`` wants ``--raw``,
-    too."""
+    """Raw files that groups whose image and photometry passed were made from; ``contimg purge``
+    wants ``--raw``, too, and a verified copy in the archive."""
     logs_days: NonNegative | None = 90.0
     """Logs and timings of jobs."""
     runs_days: NonNegative | None = 365.0
-    """Records of runs, by their own age."""
+    """Records of runs, by their own age; of more than 10,000 the oldest go before."""
+
+
+class ArchiveOptions(Options):
+    """Where ``contimg archive`` copies closed nights to, and how. Copies are read back."""
+
+    target: Annotated[str, Field(pattern=r"^[^-\s]")] | None = None
+    """A folder (of a mounted disk), ``HOST:FOLDER`` for rsync by ssh, or ``REMOTE:FOLDER`` of
+    rclone; it must exist. Empty: there is no archive."""
+    tool: Literal["rsync", "rclone"] = "rsync"
+    """What copies."""
+    automatic: bool = False
+    """Whether ticks archive, when they are done; otherwise only ``contimg archive --yes`` does."""
+    products: bool = False
+    """Whether the products that are never removed are archived, too, beside the raw files."""
+    budget_s: Positive = 300.0
+    """Time after which a tick copies no further part (64 files or 20 GB), s."""
+    bandwidth_mb_s: Positive | None = None
+    """Greatest rate of the copying, MB/s; empty: unlimited."""
+    timeout_s: Positive = 7200.0
+    """Time limit of the copying, or of the checking, of a part, s."""
 
 
 class AlertsOptions(Options):
@@ -404,4 +426,5 @@ class Config(Options):
     qa: QaOptions = QaOptions()
     operations: OperationsOptions = OperationsOptions()
     retention: RetentionOptions = RetentionOptions()
+    archive: ArchiveOptions = ArchiveOptions()
     alerts: AlertsOptions = AlertsOptions()

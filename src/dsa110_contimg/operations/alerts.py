@@ -52,6 +52,8 @@ def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Aler
     found: dict[str, Alert] = {}
     if state["trouble"]:
         found["trouble"] = Alert("critical", f"nothing can be done: {state['trouble']}", 300)
+    if why := state.get("archive"):
+        found["archive"] = Alert("warning", f"nothing is archived: {why}", 900)
     now = unix_of_utc(state["time_utc"])
     data_age = state["last_data"]["age_s"] if state["last_data"] else None
     if options.silence_min and data_age is not None and data_age > options.silence_min * 60:

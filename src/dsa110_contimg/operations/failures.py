@@ -56,7 +56,7 @@ RELEASE_S = 3600.0
 #: How long a night stays open for a transient failure before it closes without what failed, s.
 HOPE_S = DAY_S
 #: Sections of the configuration that no job depends on.
-UNATTENDED = {"operations", "retention", "alerts"}
+UNATTENDED = {"operations", "retention", "archive", "alerts"}
 #: Programs whose change voids a record.
 TOOLS = ("wsclean", "aoflagger")
 

@@ -1,9 +1,11 @@
 """What old nights no longer need.
 
 Retention touches closed nights only, and of these only what the science products do not rest on any
-more. What is removed is recorded first, in ``nights/<night>/purged.json``: the plan takes what was
-made of a purged group as it is. A product that goes is renamed before it is deleted, so that an
-interrupted purge leaves nothing that looks whole.
+more. Of a group nothing goes unless it passed: a tile that failed, or of which a sidecar cannot be
+read, stays as it is and is named. What is removed is recorded first, in
+``nights/<night>/purged.json``: the plan takes what was made of a purged group as it is. A product
+that goes is renamed before it is deleted, so that an interrupted purge leaves nothing that looks
+whole.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +25,37 @@ from ..core.figures import GroupFigures
 from ..core.files import beside, remove, write_text
 from ..core.layout import Layout
 from ..core.options import Config, RetentionOptions
-from ..core.sidecar import read_sidecar, sidecar_path
+from ..core.sidecar import Input, Record, read_sidecar
 from ..core.times import DAY_S, name_of_unix, unix_of_utc, utc_now
 from . import closing
 from .space import size_of
 
-__all__ = ["Removal", "daily", "is_finished", "plan_purge", "purge"]
+__all__ = [
+    "AIDS",
+    "BULKY",
+    "LOGS",
+    "Kept",
+    "NightPurge",
+    "Removal",
+    "daily",
+    "plan_purge",
+    "purge",
+]
 
 #: Maps of a tile that nothing is made from.
 AIDS = ("psf", "model", "residual", "pbcor")
+#: Products of a tile that must have passed before anything of it goes, and those among them that
+#: must be there.
+JUDGED = ("hdf5", "ms", "image.fits", "photometry.csv")
+SCIENCE = ("image.fits", "photometry.csv")
+#: Rules for what is bulky, and for what runs leave.
+BULKY = ("ms_days", "calibrator_ms_days", "maps_days", "raw_days")
+LOGS = ("logs_days", "runs_days")
+#: Records of runs that are kept at most, however young they are.
+MOST_RUNS = 10_000
+
+#: Tells why a raw file must stay; None if it may go.
+Guard = Callable[[str, Path], str | None]
 
 
 # --- retention ------------------------------------------------------------------------------------
@@ -47,7 +71,7 @@ class Removal:
         File or folder.
     n_bytes : int
         What it takes.
-    night, group : str
+    group : str
         What it belongs to; empty where it belongs to none.
     rule : str
         Key of the policy that lets it go.
@@ -55,81 +79,230 @@ class Removal:
 
     path: Path
     n_bytes: int
-    night: str
     group: str
     rule: str
 
 
-def plan_purge(config: Config, raw: bool = False, now: float | None = None) -> list[Removal]:
-    """Return what the policy lets go; nothing is touched.
+@dataclass(frozen=True)
+class Kept:
+    """A group that is old enough, of which something stays all the same.
+
+    Attributes
+    ----------
+    group : str
+        The group.
+    rule : str
+        Key of the policy.
+    reason : str
+        Why, in one line.
+    """
+
+    group: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NightPurge:
+    """What is to be done to a night.
+
+    Attributes
+    ----------
+    night : str
+        The night; empty for what belongs to none.
+    rules : tuple of str
+        Rules that it was judged by.
+    removals : list of Removal
+        What goes.
+    kept : list of Kept
+        What stays, and why.
+    """
+
+    night: str
+    rules: tuple[str, ...]
+    removals: list[Removal]
+    kept: list[Kept]
+
+
+def plan_purge(
+    config: Config,
+    rules: Iterable[str] = (*BULKY[:-1], *LOGS),
+    guard: Guard | None = None,
+    now: float | None = None,
+    again: bool = True,
+) -> list[NightPurge]:
+    """Return what the policy lets go, and what stays though it is old enough; nothing is touched.
 
     Parameters
     ----------
     config : Config
         Section ``retention`` is the policy.
-    raw : bool
-        Whether raw files may go, if ``retention.raw_days`` says when.
+    rules : iterable of str
+        Its keys to judge by; ``raw_days``, for raw files, must be asked for.
+    guard : callable, optional
+        Given a night and a raw file of it, returns why the file must stay, or None.
     now : float, optional
         Time to judge by, seconds since 1970.
+    again : bool
+        Whether groups are judged again that an earlier purge kept.
     """
     now = time.time() if now is None else now
     layout = Layout(config.results)
-    found: list[Removal] = []
+    judge = _Judge(config, layout, guard)
+    rules = [rule for rule in rules if getattr(config.retention, rule) is not None]
+    found: list[NightPurge] = []
     for night in closing.closed_nights(layout):
-        if (closed := closing.read(layout, night)) is None:
-            continue
-        age = (now - unix_of_utc(closed.closed_utc)) / DAY_S
-        done = _read_record(layout, night)["rules"]
-        due = [
-            rule
-            for rule in ("ms_days", "calibrator_ms_days", "maps_days", "raw_days", "logs_days")
-            if _is_due(config.retention, rule, age)
-            and done.get(rule, "") < closed.closed_utc
-            and (raw or rule != "raw_days")
-            and (closed.solutions or rule != "calibrator_ms_days")
-        ]
-        if due:
-            found += _night_removals(config, layout, closed, due)
-    return [*found, *_run_removals(config, now)]
+        try:
+            found += _of_night(judge, night, rules, now, again)
+        except DataError as error:
+            found.append(NightPurge(night, (), [], [Kept("", "", str(error))]))
+    if "runs_days" in rules:
+        found.append(NightPurge("", ("runs_days",), list(_run_removals(config, now)), []))
+    return [plan for plan in found if plan.rules or plan.kept]
 
 
-def _night_removals(
-    config: Config, layout: Layout, closed: closing.ClosedNight, due: list[str]
-) -> Iterator[Removal]:
-    """Yield what may go of a night by the rules that are due."""
-    night = closed.night
-    calibrators = {solution["group"]["id"] for solution in closed.solutions}
-    for group in sorted(closed.groups):
-        # What a tile that was never made needs stays, whatever its age.
-        if not is_finished(layout, group):
-            continue
-        ms_rule = "calibrator_ms_days" if group in calibrators else "ms_days"
-        paths = {
-            ms_rule: [layout.group(group, kind) for kind in ("ms", "hdf5")],
-            "maps_days": [layout.group(group, f"{kind}.fits") for kind in AIDS],
-            "raw_days": _raw_files(config, layout, group) if "raw_days" in due else [],
-        }
-        for rule in filter(paths.get, due):
-            yield from _removals(paths[rule], night, group, rule)
-    if "logs_days" in due:
-        folders = (layout.results / "logs", layout.results / "benchmarks")
-        logs = sorted(path for folder in folders for path in folder.glob(f"*/{night}"))
-        yield from _removals(logs, night, "", "logs_days")
+def _of_night(
+    judge: _Judge, night: str, rules: Iterable[str], now: float, again: bool
+) -> Iterator[NightPurge]:
+    """Yield what is to be done to a night, if anything is due."""
+    closed = closing.read(judge.layout, night)
+    if closed is None:
+        raise DataError(f"{closing.path_of(judge.layout, night)}: cannot be read; nothing goes")
+    age = (now - unix_of_utc(closed.closed_utc)) / DAY_S
+    old_enough = [rule for rule in rules if _is_due(judge.policy, rule, age)]
+    if not old_enough:
+        return
+    record = _read_record(judge.layout, night)
+    due = {
+        rule: groups
+        for rule in old_enough
+        if closed.solutions or rule != "calibrator_ms_days"
+        if (groups := _groups_due(closed, record, rule, again)) is not None
+    }
+    if due:
+        removals, kept = judge.night(closed, due)
+        yield NightPurge(night, tuple(due), removals, kept)
+
+
+def _groups_due(
+    closed: closing.ClosedNight, record: Mapping[str, Any], rule: str, again: bool
+) -> list[str] | None:
+    """Return the groups of a night to judge by a rule; None if it was applied already.
+
+    What a purge kept is looked at again by those who ask for it: most of it stays for ever.
+    """
+    if record["rules"].get(rule, "") < closed.closed_utc:
+        return sorted(closed.groups)
+    kept = [group for group, why in record["kept"].items() if rule in why]
+    return kept if again and kept else None
+
+
+class _Judge:
+    """Tells of groups what may go of them."""
+
+    def __init__(self, config: Config, layout: Layout, guard: Guard | None):
+        self.policy = config.retention
+        self.layout = layout
+        self.incoming = config.incoming.resolve()
+        self.guard = guard
+
+    def night(
+        self, closed: closing.ClosedNight, due: Mapping[str, list[str]]
+    ) -> tuple[list[Removal], list[Kept]]:
+        """Return what goes of a night by the rules that are due, and what stays."""
+        calibrators = {solution["group"]["id"] for solution in closed.solutions}
+        removals: list[Removal] = []
+        kept: list[Kept] = []
+        for group in sorted({g for groups in due.values() for g in groups}):
+            ms_rule = "calibrator_ms_days" if group in calibrators else "ms_days"
+            bulky = (ms_rule, "maps_days", "raw_days")
+            rules = [rule for rule in bulky if group in due.get(rule, ())]
+            if not rules:
+                continue
+            try:
+                records = self._passed(group)
+            except DataError as error:
+                kept += [Kept(group, rule, str(error)) for rule in rules]
+                continue
+            for rule in rules:
+                paths = self._paths(closed.night, group, rule, records, kept)
+                removals += _removals(paths, group, rule)
+        if "logs_days" in due:
+            removals += _removals(self._logs(closed.night), "", "logs_days")
+        return removals, kept
+
+    def _passed(self, group: str) -> dict[str, Record]:
+        """Return the sidecars of a group by the kind of the product.
+
+        Raises
+        ------
+        DataError
+            If image or measurements are absent, a sidecar cannot be read, or something failed.
+        """
+        records = {}
+        for kind in JUDGED:
+            product = self.layout.group(group, kind)
+            if kind in SCIENCE and not product.is_file():
+                raise DataError(f"{product}: there is none")
+            record = (
+                read_sidecar(product, GroupFigures) if kind == "hdf5" else read_sidecar(product)
+            )
+            if record.verdict == "fail":
+                raise DataError(f"{product}: failed ({'; '.join(record.reasons)})")
+            records[kind] = record
+        return records
+
+    def _paths(
+        self, night: str, group: str, rule: str, records: Mapping[str, Record], kept: list[Kept]
+    ) -> list[Path]:
+        """Return what a rule lets go of a group that passed; add what it does not to `kept`."""
+        if rule == "maps_days":
+            return [self.layout.group(group, f"{kind}.fits") for kind in AIDS]
+        if rule != "raw_days":
+            return [self.layout.group(group, kind) for kind in ("ms", "hdf5")]
+        made_of = [entry for kind in ("hdf5", "ms") for entry in records[kind].inputs]
+        files = [Path(path) for path in records["hdf5"].figures.group["files"].values()]
+        going = []
+        for path in files:
+            if path.parent.resolve() != self.incoming or not path.exists():
+                continue
+            reason = _unused(path, made_of) or (self.guard(night, path) if self.guard else None)
+            if reason:
+                kept.append(Kept(group, rule, f"{path}: {reason}"))
+            else:
+                going.append(path)
+        return going
+
+    def _logs(self, night: str) -> list[Path]:
+        folders = (self.layout.results / "logs", self.layout.results / "benchmarks")
+        return sorted(path for folder in folders for path in folder.glob(f"*/{night}"))
+
+
+def _unused(path: Path, made_of: Iterable[Input]) -> str | None:
+    """Return why a raw file is not the one that its tile was made from; None if it is."""
+    known = [entry for entry in made_of if Path(entry.path).name == path.name]
+    if not known:
+        return "nothing says that it was used"
+    if all(_is_as_recorded(path, entry) for entry in known):
+        return None
+    return "its size or time is not that of the file that was used: this copy never was"
+
+
+def _is_as_recorded(path: Path, entry: Input) -> bool:
+    """Tell whether a file has the size and the time of modification of a record of it."""
+    stat = path.stat()
+    if entry.mtime_utc is None or stat.st_size != entry.size_bytes:
+        return False
+    # Records have microseconds.
+    return abs(stat.st_mtime - unix_of_utc(entry.mtime_utc)) < 2e-6
 
 
 def _run_removals(config: Config, now: float) -> Iterator[Removal]:
-    days = config.retention.runs_days
-    if days is None:
-        return
-    oldest = name_of_unix(now - days * DAY_S)
+    oldest = name_of_unix(now - (config.retention.runs_days or 0) * DAY_S)
     paths = sorted((config.results / "runs").glob("[0-9]*.json"))
-    yield from _removals((path for path in paths if path.name < oldest), "", "", "runs_days")
-
-
-def is_finished(layout: Layout, group: str) -> bool:
-    """Tell whether a group's image and photometry stand, with what is known of them."""
-    products = (layout.group(group, kind) for kind in ("image.fits", "photometry.csv"))
-    return all(path.is_file() and sidecar_path(path).is_file() for path in products)
+    too_many = paths[: max(0, len(paths) - MOST_RUNS)]
+    old = itertools.takewhile(lambda path: path.name < oldest, paths[len(too_many) :])
+    yield from _removals([*too_many, *old], "", "runs_days")
 
 
 def _is_due(policy: RetentionOptions, rule: str, age: float) -> bool:
@@ -137,24 +310,13 @@ def _is_due(policy: RetentionOptions, rule: str, age: float) -> bool:
     return days is not None and age > days
 
 
-def _removals(paths: Iterable[Path], night: str, group: str, rule: str) -> Iterator[Removal]:
+def _removals(paths: Iterable[Path], group: str, rule: str) -> Iterator[Removal]:
     for path in paths:
         if os.path.lexists(path):
-            yield Removal(path, size_of(path), night, group, rule)
+            yield Removal(path, size_of(path), group, rule)
 
 
-def _raw_files(config: Config, layout: Layout, group: str) -> list[Path]:
-    """Return a group's raw files that lie in the incoming folder."""
-    try:
-        group_file = read_sidecar(layout.group(group, "hdf5"), GroupFigures)
-    except DataError:
-        return []
-    incoming = config.incoming.resolve()
-    paths = (Path(path) for path in group_file.figures.group["files"].values())
-    return [path for path in paths if path.parent.resolve() == incoming]
-
-
-def purge(config: Config, removals: Iterable[Removal]) -> int:
+def purge(config: Config, plans: Iterable[NightPurge]) -> int:
     """Remove what `plan_purge` found; return the bytes that were freed.
 
     The record of a night comes first, then all of a group is renamed out of the way, then it is
@@ -162,17 +324,16 @@ def purge(config: Config, removals: Iterable[Removal]) -> int:
     """
     layout = Layout(config.results)
     freed = 0
-    for night, of_night in itertools.groupby(removals, key=lambda removal: removal.night):
-        removed = list(of_night)
-        if night:
-            _record(layout, night, removed)
-        for _, of_group in itertools.groupby(removed, key=lambda removal: removal.group):
+    for plan in plans:
+        if plan.night and plan.removals:
+            _record(layout, plan)
+        for _, of_group in itertools.groupby(plan.removals, key=lambda removal: removal.group):
             aside = [_set_aside(removal.path) for removal in of_group]
             for path in filter(None, aside):
                 remove(path)
-        if night:
-            _record(layout, night, removed, done=True)
-        freed += sum(removal.n_bytes for removal in removed)
+        if plan.night and plan.rules:
+            _record(layout, plan, done=True)
+        freed += sum(removal.n_bytes for removal in plan.removals)
     return freed
 
 
@@ -186,42 +347,53 @@ def _set_aside(path: Path) -> Path | None:
 
 
 def _read_record(layout: Layout, night: str) -> dict[str, Any]:
+    path = layout.night(night, "purged.json")
+    record: dict[str, Any] = {"rules": {}, "groups": {}, "others": {}, "kept": {}}
     try:
-        return json.loads(layout.night(night, "purged.json").read_text(encoding="utf-8"))
+        return record | json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {"rules": {}, "groups": {}, "others": {}}
+        return record
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); nothing goes") from None
 
 
-def _record(layout: Layout, night: str, removed: list[Removal], done: bool = False) -> None:
+def _record(layout: Layout, plan: NightPurge, done: bool = False) -> None:
     """Add to the record of what was removed of a night.
 
     ``groups`` has a group's paths, ``others`` what belongs to no group, ``rules`` when all that a
-    rule let go was gone.
+    rule let go was gone, ``kept`` why a rule does not let go of a group.
     """
-    record = _read_record(layout, night)
+    record = _read_record(layout, plan.night)
     now = utc_now()
-    for removal in removed:
-        if done:
-            record["rules"][removal.rule] = now
-        else:
+    if done:
+        record["rules"] |= dict.fromkeys(plan.rules, now)
+        for group, reasons in record["kept"].items():
+            left = {rule: why for rule, why in reasons.items() if rule not in plan.rules}
+            record["kept"][group] = left
+        for kept in plan.kept:
+            record["kept"].setdefault(kept.group, {})[kept.rule] = kept.reason
+        record["kept"] = {group: reasons for group, reasons in record["kept"].items() if reasons}
+    else:
+        for removal in plan.removals:
             groups = record["groups"]
             place = groups.setdefault(removal.group, {}) if removal.group else record["others"]
             entry = {"bytes": removal.n_bytes, "rule": removal.rule, "utc": now}
             place[str(removal.path)] = entry
-    write_text(layout.night(night, "purged.json"), json.dumps(record, indent=1) + "\n")
+    path = layout.night(plan.night, "purged.json")
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def daily(config: Config) -> int:
-    """Purge, if the policy is automatic and it was not done within a day; return bytes freed.
+    """Purge, if it was not done within a day; return bytes freed.
 
-    Raw files stay: they go by hand only.
+    Logs and records of runs go by themselves, so that they do not grow for ever; Measurement Sets
+    and maps if ``retention.automatic`` says so; raw files by hand only.
     """
     stamp = config.results / ".purged"
     with suppress(FileNotFoundError):
         if 0 <= time.time() - stamp.stat().st_mtime < DAY_S:
             return 0
-    if not config.retention.automatic:
-        return 0
-    freed = purge(config, plan_purge(config))
+    bulky = BULKY[:-1] if config.retention.automatic else ()
+    freed = purge(config, plan_purge(config, (*bulky, *LOGS), again=False))
     stamp.touch()
     return freed

@@ -31,7 +31,7 @@ from ..core.times import (
     utc_of_unix,
 )
 from ..telescope.dsa110 import TILE_S
-from . import closing, locking, planning, space
+from . import archive, closing, locking, planning, space
 from .alert_state import load
 from .planning import Plan
 
@@ -86,6 +86,7 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
         ones, number of closed ones;
         ``last_data``, ``last_calibration``, ``last_tick``, ``last_product``: ``time_utc`` and
         ``age_s`` (and ``group``), or None; ``calibration_age_at_last_data_s``; ``failures``;
+        ``archive``: why the last attempt to archive failed, or None;
         ``running``: who else holds the results folder; ``disks``; ``tiles_last_hour`` and
         ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left out; ``trouble``: why
         there is no more than this, else None.
@@ -134,6 +135,7 @@ def empty(config: Config, now: float) -> dict[str, Any]:
         "host": socket.gethostname(),
         "results": str(config.results.absolute()),
         "trouble": None,
+        "archive": archive.trouble(config.results),
         "nights": {"open": [], "closed": 0},
         "groups": dict.fromkeys(STATES, 0),
         "group_list": [],

@@ -39,7 +39,8 @@ def product(path, sidecar=True, folder=False):
         path = path / "table.dat"
     path.write_bytes(bytes(1000))
     if sidecar:
-        Path(f"{path.parent if folder else path}.json").write_text("{}")
+        record = {"verdict": "pass", "qa": {}}
+        Path(f"{path.parent if folder else path}.json").write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -61,7 +62,8 @@ def layout(config):
         entries[name] = asdict(group_of(name, files))
         product(layout.group(name, "ms"), folder=True)
         product(layout.group(name, "hdf5"), sidecar=False)
-        Sidecar("group", figures=example(GroupFigures, group=entries[name])).write(
+        figures = example(GroupFigures, group=entries[name])
+        Sidecar("group", inputs=list(files.values()), figures=figures).write(
             layout.group(name, "hdf5")
         )
         if name == BARE:
@@ -91,9 +93,17 @@ def days(number):
     return CLOSED.timestamp() + number * 86400
 
 
-def going(config, age, **options):
+RULES = (*retention.BULKY[:-1], *retention.LOGS)
+
+
+def removals_of(plans):
+    return [removal for plan in plans for removal in plan.removals]
+
+
+def going(config, age, raw=False):
     """Return what would go at an age, relative to the folder of the test."""
-    removals = retention.plan_purge(config, now=days(age), **options)
+    rules = (*RULES, "raw_days") if raw else RULES
+    removals = removals_of(retention.plan_purge(config, rules, now=days(age)))
     return {str(r.path.relative_to(config.results.parent)): r.rule for r in removals}
 
 
@@ -181,20 +191,59 @@ def test_records_of_runs_go_by_their_own_age(config, layout):
     assert going(config, 1) == {"results/runs/20250101T000000.000000.json": "runs_days"}
 
 
+def test_records_of_runs_are_bounded_in_number(config, layout, monkeypatch):
+    runs = config.results / "runs"
+    runs.mkdir()
+    for minute in range(5):
+        (runs / f"20260210T12000{minute}.000000.json").write_text("{}")
+    monkeypatch.setattr(retention, "MOST_RUNS", 3)
+    assert set(going(config, 1)) == {
+        f"results/runs/20260210T12000{minute}.000000.json" for minute in range(2)
+    }
+
+
+def test_logs_and_records_of_runs_go_by_themselves(config, layout):
+    """As shipped: nothing was switched on."""
+    runs = config.results / "runs"
+    runs.mkdir()
+    (runs / "20250101T000000.000000.json").write_text("{}")
+    old = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=91):%Y-%m-%dT%H:%M:%SZ}"
+    closed = asdict(closing.read(layout, NIGHT)) | {"closed_utc": old}
+    closing.write(layout, closing.ClosedNight(**closed))
+    assert retention.daily(config) > 0
+    assert not list((config.results / "logs").glob("*/*"))
+    assert not list((config.results / "benchmarks").glob("*/*"))
+    assert not list(runs.iterdir())
+    assert layout.group(TILE, "ms").exists() and layout.group(TILE, "psf.fits").exists()
+
+
+def test_a_night_that_was_purged_is_not_looked_into_again(config, layout, monkeypatch):
+    """What a day's purge costs does not grow with the groups of the history."""
+    automatic = with_retention(
+        config, automatic=True, ms_days=0, calibrator_ms_days=0, maps_days=0, logs_days=0
+    )
+    retention.daily(automatic)
+    os.utime(config.results / ".purged", (0, 0))
+    looked = []
+    monkeypatch.setattr(retention, "read_sidecar", lambda *args: looked.append(args))
+    retention.daily(automatic)
+    assert looked == []
+
+
 # --- deleting -------------------------------------------------------------------------------------
 
 
 def test_what_is_purged_is_recorded_and_gone(config, layout):
-    removals = retention.plan_purge(config, now=days(31))
-    freed = retention.purge(config, removals)
-    assert freed == sum(r.n_bytes for r in removals) >= 2000
+    plans = retention.plan_purge(config, now=days(31))
+    freed = retention.purge(config, plans)
+    assert freed == sum(r.n_bytes for r in removals_of(plans)) >= 2000
     assert not layout.group(TILE, "ms").exists()
     assert layout.group(CALIBRATOR, "ms").exists()
     record = json.loads(layout.night(NIGHT, "purged.json").read_text())
     assert closing.purged_groups(layout, NIGHT) == {TILE}
     assert record["groups"][TILE][str(layout.group(TILE, "ms"))]["bytes"] == 1000
     assert going(config, 31) == {}
-    later = retention.plan_purge(config, now=days(91))
+    later = removals_of(retention.plan_purge(config, now=days(91)))
     assert {r.group for r in later if r.rule == "calibrator_ms_days"} == {CALIBRATOR}
 
 
@@ -206,7 +255,7 @@ def test_a_night_that_was_open_again_is_looked_at_again(config, layout):
     again = closing.read(layout, NIGHT)
     stamp = f"{dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2):%Y-%m-%dT%H:%M:%SZ}"
     closing.write(layout, closing.ClosedNight(**(asdict(again) | {"closed_utc": stamp})))
-    removals = retention.plan_purge(config, now=time.time() + 31 * 86400)
+    removals = removals_of(retention.plan_purge(config, now=time.time() + 31 * 86400))
     assert layout.group(TILE, "ms") in [r.path for r in removals]
 
 
@@ -230,11 +279,11 @@ def test_a_purge_that_is_killed_leaves_whole_products_or_records(config, layout,
 
         return call
 
-    removals = retention.plan_purge(config, now=days(31))
+    plans = retention.plan_purge(config, now=days(31))
     for name in originals:
         monkeypatch.setattr(os, name, countdown(name))
     with pytest.raises(Killed):
-        retention.purge(config, removals)
+        retention.purge(config, plans)
     monkeypatch.undo()
     ms, group_file = (layout.group(TILE, kind) for kind in DATA)
     if ms.exists():
@@ -275,9 +324,10 @@ def test_ticks_purge_once_a_day_if_told_to(config, layout):
     old = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=31):%Y-%m-%dT%H:%M:%SZ}"
     closed = asdict(closing.read(layout, NIGHT)) | {"closed_utc": old}
     closing.write(layout, closing.ClosedNight(**closed))
-    assert retention.daily(config) == 0
+    retention.daily(config)
     assert layout.group(TILE, "ms").exists()
     automatic = with_retention(config, automatic=True)
+    os.utime(config.results / ".purged", (0, 0))
     assert retention.daily(automatic) > 0
     assert not layout.group(TILE, "ms").exists()
     layout.night(NIGHT, "purged.json").unlink()
