@@ -27,6 +27,8 @@ COMMANDS = {
     "inventory": "list the groups in the incoming folder and their states",
     "report": "write the pages over all nights",
     "catalog": "make a reference catalogue from a CSV or from a survey by name",
+    "verify": "check that products are what they were when they were made",
+    "outdated": "list what the present release would make differently",
     "export": "write VOTables, ObsCore records, coverage maps, regions",
     "lineage": "show what a product or a light-curve point was made from",
     "recall": "show everything that was made with a calibration or raw file",

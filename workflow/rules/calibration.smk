@@ -20,6 +20,7 @@ rule calibrate:
         mem_mb=4000,
     params:
         code=code("calibrate"),
+        tools=tools("calibrate"),
         prefix=lambda wildcards, output: output.bandpass.removesuffix(".bcal"),
         calibrator=calibrator,
         calibrators=calibrator_table(),
@@ -50,6 +51,7 @@ rule apply:
         mem_mb=2000,
     params:
         code=code("apply"),
+        tools=tools("apply"),
         candidates=candidate_options,
         options=options("apply"),
     shell:

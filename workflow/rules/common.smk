@@ -17,6 +17,7 @@ from dsa110_contimg.core.errors import ContimgError
 from dsa110_contimg.core.layout import Layout
 from dsa110_contimg.core.places import home_of, script
 from dsa110_contimg.core.times import GROUP_ID, night_of
+from dsa110_contimg.core.tools import present
 from dsa110_contimg.imaging.presets import optional_products
 from dsa110_contimg.operations import planning
 from dsa110_contimg.operations.targets import (
@@ -84,7 +85,7 @@ def timing_of(*parts):
 
 
 def options(*sections):
-    """Options of a step that differ from the defaults, as on its command line."""
+    """Options of a step, as on its command line; a default that changes is a change, too."""
     return shlex.join(
         arg for name in sections for arg in to_args(getattr(CONFIG, name))
     )
@@ -94,6 +95,11 @@ def step(name, arguments):
     """Command that runs a step's script, its output in the log."""
     path = shlex.quote(str(script(name))).replace("{", "{{").replace("}", "}}")
     return f"python {path} {arguments} > {{log:q}} 2>&1"
+
+
+def tools(name):
+    """Versions of what a step's numbers rest on: another one remakes what the step made."""
+    return [" ".join(tool) for tool in sorted(present(name, CONFIG).items())]
 
 
 def code(step):

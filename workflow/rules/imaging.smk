@@ -20,6 +20,7 @@ rule image:
         mem_mb=4000,
     params:
         code=code("image"),
+        tools=tools("image"),
         prefix=lambda wildcards, output: output.image.removesuffix(".image.fits"),
         options=options("imaging", "selfcal"),
     shell:
@@ -46,6 +47,7 @@ rule tile_photometry:
         "../envs/science.yaml"
     params:
         code=code("photometry"),
+        tools=tools("photometry"),
         options=options("photometry"),
     shell:
         step(

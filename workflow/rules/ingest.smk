@@ -15,6 +15,7 @@ rule group:
         "../envs/conversion.yaml"
     params:
         code=code("group"),
+        tools=tools("group"),
     shell:
         step("group", "{output.group:q} {input:q}")
 
@@ -35,6 +36,7 @@ rule convert:
         mem_mb=2000,
     params:
         code=code("convert"),
+        tools=tools("convert"),
         options=options("conversion", "flagging"),
     shell:
         step("convert", "{input:q} {output.ms:q} {params.options}")

@@ -17,6 +17,7 @@ rule lightcurves:
         "../envs/science.yaml"
     params:
         code=code("lightcurves"),
+        tools=tools("lightcurves"),
         folder=folder_of,
         options=options("lightcurves"),
     shell:

@@ -20,6 +20,7 @@ rule hour_mosaic:
         mem_mb=2000,
     params:
         code=code("mosaic"),
+        tools=tools("mosaic"),
         options=options("mosaic"),
     shell:
         step("mosaic", "{output.image:q} {input.images:q} {params.options}")
@@ -71,6 +72,7 @@ rule night_blind:
         mem_mb=2000,
     params:
         code=code("blind"),
+        tools=tools("blind"),
         options=options("blind"),
     shell:
         step(
@@ -115,6 +117,7 @@ rule field_image:
         mem_mb=4000,
     params:
         code=code("joint"),
+        tools=tools("joint"),
         place=field_place,
         options=joint_options(),
     shell:

@@ -15,8 +15,8 @@ from typing import Any
 
 __all__ = ["describe", "files_in", "of_file", "of_folder", "size_and_sum"]
 
-#: Casacore notes in these who has a table open: they are no part of it.
-LOCKS = ("table.lock",)
+#: In these casacore notes who has a table open, and Snakemake when a folder was made.
+NO_CONTENT = ("table.lock", ".snakemake_timestamp")
 
 
 def of_file(path: Path) -> str:
@@ -28,7 +28,7 @@ def of_file(path: Path) -> str:
 def files_in(folder: Path) -> list[Path]:
     """Return the files of a folder that count, in the order of their names."""
     found = (Path(top) / name for top, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.name not in LOCKS)
+    return sorted(path for path in found if path.name not in NO_CONTENT)
 
 
 def of_folder(folder: Path) -> tuple[int, str]:

@@ -6,16 +6,17 @@ remakes what rests on it.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
 from importlib import metadata
 
-__all__ = ["PACKAGES", "program_version", "programs_of", "versions"]
+from .options import Config
+
+__all__ = ["PACKAGES", "present", "program_version", "versions"]
 
 #: Step -> Python distributions that its numbers rest on. What draws and writes pages is none.
 PACKAGES: dict[str, tuple[str, ...]] = {
@@ -36,28 +37,29 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 _KNOWN = "CONTIMG_PROGRAM_VERSIONS"
 
 
-def versions(step: str, programs: Sequence[str] = ()) -> dict[str, str]:
-    """Return the versions that are here of what a step's numbers rest on, by name.
-
-    Parameters
-    ----------
-    step : str
-        Name of the step.
-    programs : sequence of str
-        External programs that it calls, see `programs_of`.
-    """
-    found = {}
-    for name in PACKAGES.get(step, ()):
-        with suppress(metadata.PackageNotFoundError):  # what is not installed has no version
-            found[name] = metadata.version(name)
-    return found | {name: program_version(name) for name in programs}
+def versions(step: str) -> dict[str, str]:
+    """Return the versions of the packages that a step's numbers rest on, of those that are here."""
+    found = {name: _installed(name) for name in PACKAGES.get(step, ())}
+    return {name: version for name, version in found.items() if version is not None}
 
 
-def programs_of(step: str, engines: Sequence[str]) -> list[str]:
-    """Return the external programs that a step calls, given the engines of the configuration."""
-    uses = {"convert": "aoflagger", "image": "wsclean", "joint": "wsclean"}
-    program = uses.get(step)
-    return [program] if program and (program in engines or step == "joint") else []
+@functools.cache
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # jobs may have an environment of their own
+        return None
+
+
+def present(step: str, config: Config) -> dict[str, str]:
+    """Return what `versions` does, and the program that the configuration has the step call."""
+    engines = {"convert": config.flagging.engine, "image": config.imaging.engine}
+    engine = engines.get(step, "wsclean" if step == "joint" else "")
+    if engine in ("wsclean", "aoflagger"):
+        return versions(step) | {engine: program_version(engine)}
+    if engine in ("casa", "tclean"):
+        return versions(step) | versions("casa")
+    return versions(step)
 
 
 def program_version(name: str) -> str:

@@ -20,7 +20,7 @@ from ..core import runs
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.places import repository
-from . import failures, frozen, planning, slurm
+from . import failures, frozen, outdated, planning, slurm
 from .failures import Failure
 from .planning import Plan
 
@@ -102,6 +102,8 @@ class Engine:
         unlock(self.config.results)
         inventory = planning.freeze(plan, self.layout)
         values = frozen.freeze_config(self.config, frozen.folder_of(self.layout))
+        if words := outdated.news(self.config, plan.nights):
+            print(words, flush=True)
         seen = len(runs.events())
         # Targets come before options: some of Snakemake's options take any number of words.
         status, stopped = self._call([*targets, *options, "--configfile", str(values)], inventory)

@@ -744,5 +744,8 @@ def write_night(folder: Path, out: Path, lightcurves: Path | None = None) -> int
     """Write the page of a night; return its size, bytes."""
     page = build_night(folder, lightcurves)
     write_text(out, page)
-    vouch("night_report", out, [folder / "qa.json", folder / "mosaic.view.fits"])
+    shown = [folder / "qa.json", folder / "mosaic.view.fits"]
+    if lightcurves:
+        shown += [lightcurves / name for name in ("variability.csv", "candidates.csv")]
+    vouch("night_report", out, shown)
     return len(page)

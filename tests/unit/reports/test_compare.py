@@ -1,7 +1,6 @@
 """The comparison of two results folders finds each kind of difference, and none in the same."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -9,10 +8,7 @@ import pytest
 from astropy.io import fits
 from casacore.tables import makearrcoldesc, maketabdesc, table
 
-from support import REPO
-
-sys.path.append(str(REPO / "tools"))
-import compare_results
+from dsa110_contimg.reports import compare
 
 NIGHT = "nights/2026-02-03"
 
@@ -46,7 +42,7 @@ def results(tmp_path):
 
 def found(results):
     before, after = (night.parents[1] for night in results)
-    return list(compare_results.differences(before, after))
+    return [difference.text for difference in compare.folders(before, after)]
 
 
 def change_image(night):
@@ -86,7 +82,7 @@ def change_gains(night):
 def test_equal_results_have_no_differences(results):
     assert found(results) == []
     before = results[0].parents[1]
-    assert len(compare_results.products(before)) == 5
+    assert len(compare.products(before)) == 5
 
 
 @pytest.mark.parametrize(
