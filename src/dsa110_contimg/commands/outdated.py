@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
         print(json.dumps([asdict(e) | {"command": e.command} for e in entries], indent=1))
         return
     for entry in entries:
-        why = ", ".join(f"{reason} ({n})" for reason, n in entry.reasons.most_common(5))
+        why = ", ".join(f"{reason} ({n})" for reason, n in list(entry.reasons.items())[:5])
         purged = f", {entry.n_purged} of purged data stay" if entry.n_purged else ""
         when = f"'{entry.command}' makes them again" if entry.closed else "the next run does so"
         print(

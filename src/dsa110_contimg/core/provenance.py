@@ -23,12 +23,14 @@ from .options import Config
 from .places import PACKAGE
 
 __all__ = [
+    "COMMIT",
+    "CONFIGURATION",
+    "RUN",
     "Call",
     "announce",
     "call",
     "calling",
     "commit",
-    "configuration_text",
     "keep_configuration",
     "provenance",
 ]
@@ -91,20 +93,13 @@ def provenance(step: str) -> dict[str, Any]:
 # --- configuration --------------------------------------------------------------------------------
 
 
-def configuration_text(config: Config) -> str:
-    """Return a configuration with all its defaults, as it is kept.
-
-    Who is told of troubles makes no product, and may hold secrets: section ``alerts`` is left out.
-    """
-    return config.model_dump_json(exclude={"alerts"}, indent=1) + "\n"
-
-
 def keep_configuration(config: Config) -> str:
     """Keep a configuration in ``results/configurations/<SHA-256>.json``; return the checksum.
 
-    Sidecars name it by that; it is written once and never removed.
+    Sidecars name it by that; it is written once and never removed. Whom troubles are told makes no
+    product, and may hold secrets: section ``alerts`` is left out.
     """
-    text = configuration_text(config)
+    text = config.model_dump_json(exclude={"alerts"}, indent=1) + "\n"
     name = hashlib.sha256(text.encode()).hexdigest()
     path = config.results / "configurations" / f"{name}.json"
     if not path.is_file():

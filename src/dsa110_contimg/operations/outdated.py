@@ -121,7 +121,7 @@ class Outdated:
         How many of them stay as they are, for what they were made from was let go.
     closed : bool
         Whether the night is closed, and left alone.
-    reasons : Counter of str
+    reasons : dict of str to int
         What is different, and for how many.
     """
 
@@ -130,7 +130,7 @@ class Outdated:
     closed: bool
     n_products: int = 0
     n_purged: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -163,7 +163,8 @@ def outdated(config: Config, nights: Collection[str] | None = None) -> list[Outd
             entry = found.setdefault((night, step), Outdated(night, step, night in closed))
             entry.n_products += 1
             entry.n_purged += purged
-            entry.reasons.update(why)
+            for reason in why:
+                entry.reasons[reason] = entry.reasons.get(reason, 0) + 1
     order = list(SECTIONS)
     return sorted(found.values(), key=lambda entry: (entry.night, order.index(entry.step)))
 
@@ -211,5 +212,5 @@ def _most(entries: Collection[Outdated], step: str) -> list[str]:
     total: Counter[str] = Counter()
     for entry in entries:
         if entry.step == step:
-            total += entry.reasons
+            total.update(entry.reasons)
     return [reason for reason, _ in total.most_common(3)]

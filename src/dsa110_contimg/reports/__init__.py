@@ -1,4 +1,4 @@
 """What people look at and other tools read: verdicts, pages, plots, index, exports.
 
-Imported by commands only.
+Imported by operations and commands.
 """
