@@ -28,7 +28,7 @@ rule calibrate:
     shell:
         step(
             "calibrate",
-            "{input.ms:q} {params.prefix:q} --calibrator {params.calibrator:q} "
+            "{input.ms:q} {params.prefix:q} --calibrator={params.calibrator:q} "
             "{params.calibrators} --catalog {input.catalog:q} {params.options}",
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.escape import plot_text
 from ..core.files import replacing
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def plot_calibration(
         axis.set_yticklabels(present + 1, fontsize=4)
     for axis in axes[:, 0]:
         axis.set_ylabel("antenna")
-    figure.suptitle(title)
+    figure.suptitle(plot_text(title))
     with replacing(target) as temporary:
         figure.savefig(temporary, dpi=110)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..core import tables
 from ..core.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(path, dtype={"name": str}, skipinitialspace=True, comment="#")
+        return tables.read_csv(path, skipinitialspace=True, comment="#")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -118,9 +120,10 @@ def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
             f"{path}: fluxes of {' and '.join(surveys)} must not be mixed in one statistic; "
             "make one catalogue a survey"
         )
-    if "name" not in table.columns:
-        table["name"] = pd.Series(None, index=table.index, dtype=object)
-    unnamed = table["name"].isna()
+    names = table["name"] if "name" in table else pd.Series("", table.index)
+    table["name"] = names.astype(object).where(names.notna(), "").astype(str)
+    _check_names(path, table["name"])
+    unnamed = table["name"].str.strip() == ""
     table.loc[unnamed, "name"] = [
         iau_name(ra, dec)
         for ra, dec in zip(table.ra_deg[unnamed], table.dec_deg[unnamed], strict=True)
@@ -140,6 +143,15 @@ def _check_range(path: Path, table: pd.DataFrame, column: str, low: float, high:
             f"{path}: {column} must be a number from {low:g} to {high:g}; "
             f"in {wrong.sum()} row(s) it is not, first in data row {row + 1}"
         )
+
+
+#: What no CSV, page or VOTable can carry; a line break and a tabulator they can.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def _check_names(path: Path, names: pd.Series) -> None:
+    if (damaged := next(filter(_CONTROL.search, names), None)) is not None:
+        raise DataError(f"{path}: name {damaged!r} holds a control character; remove it")
 
 
 def _check_stated_units(path: Path) -> None:

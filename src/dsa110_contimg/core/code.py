@@ -23,7 +23,7 @@ PLUMBING = frozenset(
     for name in (
         *("casa", "code", "config", "described", "errors", "files", "figures", "layout"),
         *("checksums", "options", "places", "programs", "provenance", "runs", "sidecar", "steps"),
-        "tools",
+        *("escape", "tools"),
     )
 )
 

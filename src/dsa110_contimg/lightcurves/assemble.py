@@ -31,6 +31,7 @@ from ..core.figures import EpochFigures, LightcurvesFigures, PhotometryFigures
 from ..core.files import replacing
 from ..core.options import LightcurveOptions
 from ..core.sidecar import Sidecar, read_sidecar, sidecar_path
+from ..core.tables import read_csv
 from .flux_scale import BLOCK, REFERENCE_N, REFERENCE_SNR, no_reference, solve_block
 from .store import Night, Store, digest
 from .variability import SteadySample, add_templates, candidates, match, variability, windows
@@ -64,6 +65,9 @@ DICTIONARY: dict[str, tuple[str, str, str, str]] = {
     "image_version": ("string", "", "", "release that made it, and when (UTC)"),
 }
 
+#: What light curves take from the record of a night.
+_RECORDED = ("epoch", "image", "image_sha256", "image_version")
+
 #: Flags of measurements that do not count.
 UNUSED_FLAGS = ("edge", "blank", "rejected")
 #: Columns of a photometry table that are kept.
@@ -89,8 +93,8 @@ def read_night(path: Path, folder: Path) -> Night:
     """
     key = _key(path)
     try:
-        points = pd.read_csv(path, dtype={"source_id": str, "name": str, "group_or_epoch": str})
-        words = points["flags"].astype(object).fillna("").astype(str)
+        points = read_csv(path)
+        words = points["flags"]
         record = read_sidecar(path, PhotometryFigures)
         failed = record.verdict == "fail"
         if failed:
@@ -140,7 +144,7 @@ def update(store: Store, paths: Iterable[Path], folder: Path) -> int:
     Raises
     ------
     DataError
-        If a table cannot be read, if two are of one epoch, or if none has a row.
+        If a table cannot be read, or if two are of one epoch.
     """
     held, wanted = store.nights(), {_relative(p, folder): Path(p) for p in paths}
     new = [p for name, p in sorted(wanted.items()) if name not in held or held[name].key != _key(p)]
@@ -149,8 +153,6 @@ def update(store: Store, paths: Iterable[Path], folder: Path) -> int:
     store.replace(gone, (read_night(path, folder) for path in new))
     epochs = Counter(night.record["epoch"] for night in store.nights().values())
     epochs.pop("", None)  # tables without a row
-    if not epochs:
-        raise DataError("no photometry table has a row; nothing to make light curves from")
     twice = [epoch for epoch, count in sorted(epochs.items()) if count > 1]
     if twice:
         raise DataError(f"epoch {twice[0]} is in more than one photometry table; give one")
@@ -202,7 +204,7 @@ def assemble(
     stale: dict[int, tuple[list[pd.DataFrame], SteadySample]] = {
         i: ([], SteadySample()) for i, found in enumerate(kept) if found is None
     }
-    images = pd.DataFrame([night.record for night in nights]).set_index("epoch")
+    images = pd.DataFrame([night.record for night in nights], columns=_RECORDED).set_index("epoch")
     measures, n_points = [], 0
     for cell, points in store.cells():
         curves = _corrected(points, scales, images)
@@ -220,7 +222,7 @@ def assemble(
     of_windows = [matches[i] for i in range(len(looks))]
     store.forget("match", [window.epochs[0] for window in looks])
     trials = float(sum(found.trials.max() for found in of_windows if len(found)))
-    table = pd.concat(measures, ignore_index=True)
+    table = pd.concat(measures or [variability(_no_curves())], ignore_index=True)
     twice = table.source_id[table.source_id.duplicated()]
     if len(twice):
         raise DataError(
@@ -233,6 +235,13 @@ def assemble(
         for night in nights
     ]
     return table, Assembled(epochs, n_points, trials)
+
+
+def _no_curves() -> pd.DataFrame:
+    """Return light curves of no source, with the columns of `DICTIONARY`."""
+    types = {"string": str, "double": float, "bool": bool}
+    columns = {name: pd.Series(dtype=types[kind]) for name, (kind, *_) in DICTIONARY.items()}
+    return pd.DataFrame(columns)
 
 
 def _entry(scale: pd.Series) -> dict:
@@ -376,6 +385,8 @@ def make_lightcurves(folder: Path, tables: Sequence[Path], options: LightcurveOp
             **assembled._asdict(),
         ),
     )
+    if not epochs:
+        sidecar.warn("no photometry table has a row: there are no light curves")
     judged = [e for e in epochs if not e.rejected]
     if any(e.n_reference < REFERENCE_N for e in judged):
         sidecar.warn(

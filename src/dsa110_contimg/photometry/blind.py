@@ -24,6 +24,7 @@ from ..core.files import replacing
 from ..core.options import BlindOptions
 from ..core.programs import program, run_as_program, run_tool
 from ..core.sidecar import Sidecar, read_sidecar
+from ..core.tables import read_csv
 from ..maps.noise import local_rms
 from ..telescope.beam import unit_vector
 from .fit import EDGE_FRACTION, forced_fit, gather_pixels, without_sources
@@ -229,7 +230,7 @@ def search_mosaic(image: Path, output: Path, catalog: Path, options: BlindOption
         except ToolStopped:
             sidecar.fail(f"the search was stopped after {options.timeout_s:.0f} s")
             pd.DataFrame(columns=COLUMNS).to_csv(temporary, index=False)
-        table = pd.read_csv(temporary)
+        table = read_csv(temporary)
     if record.verdict == "fail":
         sidecar.fail(f"{image.name} failed")
     sidecar.figures = BlindFigures(n_sources=len(table))

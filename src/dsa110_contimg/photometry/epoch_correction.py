@@ -27,6 +27,7 @@ from ..core import robust
 from ..core.errors import DataError
 from ..core.figures import EpochCorrection, PhotometryFigures
 from ..core.sidecar import read_sidecar
+from ..core.tables import read_csv
 
 __all__ = ["Correction", "fit_flux", "measure_correction"]
 
@@ -118,8 +119,8 @@ def measure_correction(tables: Iterable[Path]) -> Correction:
         if not Path(path).exists():
             continue
         try:
-            table = pd.read_csv(path, dtype={"source_id": str})
-            clean = table["flags"].isna() & (table.snr > LEAST_SNR) & (table.catalog_flux_jy > 0)
+            table = read_csv(path)
+            clean = (table["flags"] == "") & (table.snr > LEAST_SNR) & (table.catalog_flux_jy > 0)
             rows.append(table[clean])
         except (ValueError, KeyError, AttributeError) as error:
             raise DataError(f"{path}: not a photometry table ({error}); remake it") from None
@@ -163,14 +164,18 @@ def fit_flux(measured: np.ndarray, error: np.ndarray, catalog: np.ndarray) -> di
     """
     kept = np.ones(measured.size, bool)
     start = np.array([np.median(measured / catalog), 0.0])
+    n_terms = 2 if np.ptp(catalog) > 1e-9 * catalog.max() else 1  # equal fluxes tell no offset
     for _ in range(10):
         away = (measured - start[1]) / catalog - start[0]
         scatter = robust.sigma(away[kept], 0)
         # Part of the scatter is noise: what is left is that of the sources.
         own = np.sqrt(max(scatter**2 - np.median((error / catalog)[kept] ** 2), 1e-4**2))
         sigma = np.hypot(error, own * catalog)
-        both, covariance = _huber(measured[kept], sigma[kept], catalog[kept], 2, start)
-        if abs(both[1]) < SIGNIFICANT * np.sqrt(covariance[1, 1]):
+        if n_terms == 2:
+            both, covariance = _huber(measured[kept], sigma[kept], catalog[kept], 2, start)
+        else:
+            both, covariance = np.zeros(2), np.zeros((2, 2))
+        if not both[1] or abs(both[1]) < SIGNIFICANT * np.sqrt(covariance[1, 1]):
             one, variance = _huber(measured[kept], sigma[kept], catalog[kept], 1, start)
             both = np.array([one[0], 0.0])
             covariance[0, 0] = variance[0, 0]

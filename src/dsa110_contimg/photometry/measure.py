@@ -141,7 +141,7 @@ def measure(plane: SkyPlane, catalog: pd.DataFrame, options: PhotometryOptions) 
             "shift_dec_deg": fit.shift_deg[:, 1] + moved[1],
             "moved": bool(moved.any()),
         }
-    )
+    ).astype(dict.fromkeys(("source_id", "name", "flags"), str))  # also where there is no row
 
 
 def _follow(

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.escape import file_name, plot_text
 from ..core.files import replacing
 from ..core.sidecar import vouch
+from ..core.tables import read_csv
 from ..maps import planes as map_planes
 from . import plots
 
@@ -22,7 +24,7 @@ HALF_PX = 24
 
 def plot_name(rank: int, name: str) -> str:
     """Return the file name of a candidate's plot."""
-    return f"{rank:03d}_{name}.png"
+    return f"{rank:03d}_{file_name(name)}.png"
 
 
 def chosen_epochs(curve: pd.DataFrame) -> pd.DataFrame:
@@ -69,14 +71,15 @@ def plot(candidate: pd.Series, curve: pd.DataFrame, folder: Path, target: Path) 
     )
     if isinstance(candidate.template, str) and candidate.template:
         words += f", {candidate.template} of {candidate.template_amplitude:+.0%}"
-    axis.set_title(f"{candidate['rank']}  {candidate['name']}  ({words})", fontsize=10)
+    title = f"{candidate['rank']}  {plot_text(candidate['name'])}  ({words})"
+    axis.set_title(title, fontsize=10)
     panels = np.atleast_1d(bottom.subplots(1, max(1, len(shown)), squeeze=False)[0])
     pieces = [_cutout(folder / row.image, row.ra_deg, row.dec_deg) for row in shown.itertuples()]
     known = [p / s for p, s in zip(pieces, shown.flux_scale, strict=True) if p is not None]
     high = max((float(np.nanmax(p)) for p in known), default=1.0)
     for panel, piece, row in zip(panels, pieces, shown.itertuples(), strict=True):
         panel.set(xticks=[], yticks=[])
-        panel.set_title(f"{row.epoch}\n{1e3 * row.flux_jy:.1f} mJy", fontsize=8)
+        panel.set_title(f"{plot_text(row.epoch)}\n{1e3 * row.flux_jy:.1f} mJy", fontsize=8)
         if piece is not None:
             panel.imshow(piece / row.flux_scale, origin="lower", cmap="gray_r", vmin=-0.05 * high,
                          vmax=high)  # fmt: skip
@@ -102,7 +105,7 @@ def plot_candidates(folder: Path, output: Path) -> int:
     output : Path
         Folder of the plots, made anew.
     """
-    ranked = pd.read_csv(folder / "candidates.csv", dtype={"source_id": str, "name": str})
+    ranked = read_csv(folder / "candidates.csv")
     ranked = ranked[:MOST_CANDIDATES]
     with replacing(output) as temporary:
         temporary.mkdir()

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.escape import region_text
 from ..core.figures import MosaicFigures
 from ..core.files import replacing, write_text
 from ..core.layout import companion
 from ..core.times import DAY_S, NIGHT, group_mjd
+from ..photometry import measure
 from ..telescope.dsa110 import (
     C_M_S,
     CHANNEL_WIDTH_HZ,
@@ -185,6 +187,11 @@ OBSCORE: dict[str, tuple[str, str, str]] = {
     "instrument_name": ("", "meta.id;instr", "Provenance.ObsConfig.Instrument.name"),
 }
 _INTEGERS = ("calib_level", "s_xel1", "s_xel2", "t_xel", "em_xel", "pol_xel")
+_WORDS = (
+    *("dataproduct_type", "obs_collection", "obs_id", "obs_publisher_did", "access_url"),
+    *("access_format", "target_name", "s_region", "o_ucd", "pol_states"),
+    *("facility_name", "instrument_name"),
+)
 #: Edges of the band, Hz.
 _HIGH_HZ = TOP_CHANNEL_HZ + CHANNEL_WIDTH_HZ / 2
 _LOW_HZ = _HIGH_HZ - N_SUBBANDS * N_CHANNELS_SUBBAND * CHANNEL_WIDTH_HZ
@@ -271,7 +278,7 @@ def obscore(rows: list[dict[str, Any]]) -> bytes:
         values = [row[name] for row in rows]
         if name in _INTEGERS:
             table[name] = MaskedColumn([int(v) for v in values], dtype=np.int64)
-        elif all(isinstance(v, str) for v in values):
+        elif name in _WORDS:
             table[name] = MaskedColumn(values, dtype=str)
         else:
             blank = [v is None or not np.isfinite(v) for v in values]
@@ -355,7 +362,7 @@ def regions(rows: list[dict[str, Any]], candidates: set[str], radius_arcsec: flo
             continue
         circle = f'circle({row["ra_deg"]:.6f},{row["dec_deg"]:.6f},{radius_arcsec:g}")'
         if row["source_id"] in candidates:
-            lines.append(f"{circle} # color=magenta width=3 text={{{row['name']}}}")
+            lines.append(f"{circle} # color=magenta width=3 text={{{region_text(row['name'])}}}")
         elif row["upper_limit_jy"] is not None:
             lines.append(f"{circle} # color=red dash=1")
         else:
@@ -407,9 +414,9 @@ def export(results: Path, out: Path) -> list[Path]:
     chosen = {r["source_id"] for r in read_table(results / "lightcurves" / "candidates.csv")}
     for folder in nights:
         night = folder.name
-        rows = read_photometry(folder / "photometry.csv")
-        if rows:
-            put(f"{night}.vot", votable(rows, f"measurements of {night}"))
+        if (folder / "photometry.csv").exists():
+            rows = read_photometry(folder / "photometry.csv")
+            put(f"{night}.vot", votable(rows, f"measurements of {night}", measure.COLUMNS))
             put(f"{night}.reg", regions(rows, chosen))
         weight = companion(folder / "mosaic.fits", "weight")
         if weight.exists():

@@ -823,7 +823,8 @@ def _absent_calibrations(db: sqlite3.Connection) -> None:
     for table, column in (("calibrations", "verdict"), ("groups", "state"), ("qa", "verdict")):
         db.execute(f"DELETE FROM {table} WHERE {column} = 'absent'")
     used = db.execute(
-        "SELECT DISTINCT calibration_id FROM images WHERE calibration_id NOT IN"
+        "SELECT DISTINCT calibration_id FROM images WHERE calibration_id NOT NULL"
+        " AND calibration_id NOT IN"
         " (SELECT group_id FROM calibrations)"
     ).fetchall()
     for (group,) in used:
@@ -989,8 +990,8 @@ def _known(db: sqlite3.Connection, path: str) -> str:
             return path
     found = db.execute(
         "SELECT path FROM (SELECT path FROM products UNION SELECT input FROM inputs)"
-        " WHERE path LIKE ? ORDER BY path LIMIT 2",
-        [f"%/{path}"],
+        " WHERE substr(path, -length(?1)) = ?1 ORDER BY path LIMIT 2",
+        [f"/{path}"],
     ).fetchall()
     if len(found) == 1:
         return found[0][0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +353,7 @@ def _failures(night_dir: Path, judged: dict) -> list[dict]:
                 "log_path": shown(log),
                 "log": tail,
                 "cause": cause(tail) if tile["state"] == "missing" else "",
-                "command": f"./contimg run {layout.group(group, product)}{again}",
+                "command": f"./contimg run {shlex.quote(str(layout.group(group, product)))}{again}",
             }
         )
     return out

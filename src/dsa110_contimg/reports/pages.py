@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,7 @@ def environment() -> Environment:
         trim_blocks=False,
     )
     env.filters |= {f.__name__: f for f in (field, fixed, mjy, percent, hms, short, words)}
+    env.filters["shell"] = shlex.quote
     return env
 
 

@@ -17,24 +17,14 @@ import numpy as np
 from .. import __version__
 from ..calibration.tables import SolutionCube, read_cube
 from ..core.errors import DataError
+from ..core.escape import file_name
 from ..core.files import write_text
 from ..core.times import GROUP_ID, NIGHT, night_of, night_of_mjd, utc_now
 from . import plots
 from .judge import judge_night, read_json, read_record
 from .pages import environment, is_number, read_table
 
-__all__ = ["build_site", "file_name"]
-
-
-def file_name(source_id: str) -> str:
-    """Return a source's name as a file's: letters, digits, ``+-._`` stay, the rest becomes ``_``.
-
-    Names that differ only in what was replaced are told apart by a number made from the original.
-    """
-    safe = re.sub(r"[^A-Za-z0-9+._-]", "_", source_id)
-    if safe == source_id:
-        return safe
-    return f"{safe}_{sum((i + 1) * ord(c) for i, c in enumerate(source_id)) % 65536:04x}"
+__all__ = ["build_site"]
 
 
 def build_site(results: Path, out: Path) -> dict[str, int]:
