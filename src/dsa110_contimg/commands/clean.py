@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..core.files import remove
-from ..operations.leftovers import stale
-from .configuration import at_home, config_options, read_config
+from ..operations.leftovers import discard, stale
+from .configuration import config_options, read_config
 
 __all__ = ["argparser", "main"]
 
@@ -26,10 +25,9 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """List, or delete, what `stale` finds."""
-    left = stale(at_home(read_config(args)))
-    for path in left:
-        print(path)
-        if args.yes:
-            remove(path)
-    verb = "removed" if args.yes else "to remove (repeat with --yes)"
-    print(f"{len(left)} left-overs {verb}")
+    found = stale(at_home(read_config(args)))
+    print(*found, sep="\n", end="\n" if found else "")
+    if args.yes:
+        print(f"{sum(map(discard, found))} left-overs removed")
+    else:
+        print(f"{len(found)} left-overs to remove (repeat with --yes)")

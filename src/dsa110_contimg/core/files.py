@@ -14,16 +14,19 @@ import socket
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from .errors import DataError
+from .errors import DataError, MachineError
 
 __all__ = [
     "HOST",
     "beside",
+    "is_mine",
     "owner",
+    "private_folder",
+    "private_folders",
     "put_in_place",
     "remove",
     "replacing",
@@ -45,6 +48,52 @@ def beside(target: str | os.PathLike, kind: Literal["tmp", "old"] = "tmp") -> Pa
     return target.with_name(f".{kind}-{os.getpid()}-{HOST}-{target.name}")
 
 
+def private_folder() -> Path:
+    """Return this user's own folder among the system's temporaries, made if there is none.
+
+    It is ``contimg-<user id>``, which nobody else can look into. Where somebody else has made that,
+    or a link of that name, it is the next one, with a number.
+
+    Raises
+    ------
+    MachineError
+        If there is no place for temporaries that can be written to.
+    """
+    try:
+        for path in _private_names():
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+            if is_mine(path) and not path.is_symlink() and path.is_dir():
+                path.chmod(0o700)
+                return path
+    except OSError as error:
+        raise MachineError(
+            f"no folder for temporary files can be made ({error.strerror or error}); set TMPDIR to "
+            "one that can be written to"
+        ) from None
+    raise MachineError(
+        f"{path}: somebody else has made all such folders; set TMPDIR to another one"
+    )
+
+
+def private_folders() -> list[Path]:
+    """Return the folders that `private_folder` has made so far."""
+    return [p for p in _private_names() if is_mine(p) and p.is_dir() and not p.is_symlink()]
+
+
+def _private_names() -> list[Path]:
+    place, name = Path(tempfile.gettempdir()), f"contimg-{os.getuid()}"
+    return [place / name, *(place / f"{name}-{number}" for number in range(1, 10))]
+
+
+def is_mine(path: Path) -> bool:
+    """Tell whether a file or folder is there and belongs to this user."""
+    try:
+        return path.lstat().st_uid == os.getuid()
+    except OSError:
+        return False
+
+
 @contextmanager
 def scratch(name: str, folder: str | os.PathLike | None = None) -> Iterator[Path]:
     """Give a temporary folder, named as `beside` does, which is removed when the block ends.
@@ -54,11 +103,12 @@ def scratch(name: str, folder: str | os.PathLike | None = None) -> Iterator[Path
     name : str
         What the folder is for.
     folder : path, optional
-        Where it is made, with its parents; in the system's place for such by default.
+        Where it is made, with its parents; in `private_folder` by default.
     """
-    if folder is not None:
-        folder = Path(folder).absolute()  # the working directory may change meanwhile
-        folder.mkdir(parents=True, exist_ok=True)
+    if folder is None:
+        folder = private_folder()
+    folder = Path(folder).absolute()  # the working directory may change meanwhile
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f"{beside(name).name}-", dir=folder, ignore_cleanup_errors=True
     ) as path:

@@ -54,6 +54,15 @@ class Layout:
         """Return the record of a job's time and memory."""
         return self.results.joinpath("benchmarks", *parts[:-1], f"{parts[-1]}.tsv")
 
+    @property
+    def campaigns(self) -> Path:
+        """Folder of the campaigns, each a results folder of its own."""
+        return self.results / "campaigns"
+
+    def campaign(self, name: str) -> Layout:
+        """Return the places of a campaign."""
+        return Layout(self.campaigns / name)
+
     def lightcurves(self, name: str = "") -> Path:
         """Return the light-curve folder or a product in it."""
         return self.results / "lightcurves" / name

@@ -11,7 +11,6 @@ import datetime as dt
 import json
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .files import write_text
+from .files import scratch, write_text
 from .options import Config
 from .provenance import announce, commit
 from .times import utc_now, utc_of_unix
@@ -71,10 +70,10 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
     path = config.results / "runs" / f"{record['run_id']}.json"
     with (
         announce(config, record["run_id"]) as record["config_sha256"],
-        tempfile.TemporaryDirectory() as folder,
+        scratch("events") as folder,
     ):
         _write(path, record)
-        reported = Path(folder) / "events"
+        reported = folder / "events"
         reported.touch()
         os.environ[EVENTS] = str(reported)
         try:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..core.files import HOST, owner, remove
+from ..core.errors import message_of
+from ..core.files import HOST, is_mine, owner, private_folders, remove
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.times import DAY_S
 from . import closing
 
-__all__ = ["remove_stale", "set_times_right", "stale"]
+__all__ = ["discard", "remove_stale", "set_times_right", "stale"]
+
+log = logging.getLogger(__name__)
 
 #: Age at which a temporary is nobody's, whoever its name says is at work on it, s.
 STALE_S = DAY_S
@@ -28,8 +31,9 @@ def stale(
 ) -> list[Path]:
     """Return temporaries that no job is at work on, and what was being deleted.
 
-    They lie in the results folder, in the incoming one (raw files that were being deleted), in the
-    system's folder of temporaries and in the scratch folder of the conversion.
+    They lie in the results folder, in the incoming one (raw files that were being deleted), in this
+    user's own folder of temporaries and in the scratch folder of the conversion. What belongs to
+    somebody else, or cannot be looked into, is none of them.
 
     Parameters
     ----------
@@ -41,20 +45,21 @@ def stale(
         Time to judge by, seconds since 1970.
     """
     now = time.time() if now is None else now
-    found = [*Path(tempfile.gettempdir()).glob(".tmp-*")]
+    found = [path for folder in private_folders() for path in folder.glob(".tmp-*")]
     found += config.incoming.glob(".old-*")
     if config.conversion.scratch is not None:
         found += config.conversion.scratch.glob(".tmp-*")
     layout = Layout(config.results)
-    folders, places = [layout.results], "**/"
-    if nights is not None:
-        folders, places = [layout.results, layout.results / "runs", layout.lightcurves()], ""
-        for night in nights:
-            folders += [layout.night(night), *layout.night(night, "groups").glob("*")]
-    for folder in folders:
+    folders = [layout.results, layout.results / "runs", layout.lightcurves()]
+    for night in nights or ():
+        folders += [layout.night(night), *layout.night(night, "groups").glob("*")]
+    if nights is None:  # all of it, but for the campaigns' own results
+        below = layout.results.glob("*/")
+        folders += [p for f in below if f != layout.campaigns for p in (f, *f.rglob("*/"))]
+    for folder in dict.fromkeys(folders):
         for kind in (".tmp-*", ".old-*"):
-            found += folder.glob(places + kind)
-    return sorted(path for path in found if _is_stale(path, now))
+            found += folder.glob(kind)
+    return sorted(path for path in set(found) if is_mine(path) and _is_stale(path, now))
 
 
 def _is_stale(path: Path, now: float) -> bool:
@@ -68,22 +73,29 @@ def _is_stale(path: Path, now: float) -> bool:
 
 
 def _newest(path: Path) -> float:
-    """Return when anything in a temporary changed last; now, if it is gone meanwhile."""
+    """Return when anything in a temporary changed last; now, if that cannot be told."""
     try:
         times = [path.lstat().st_mtime]
         if path.is_dir() and not path.is_symlink():
             times += [_newest(Path(entry.path)) for entry in os.scandir(path)]
         return max(times)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return time.time()
 
 
 def remove_stale(config: Config, nights: Iterable[str] | None = None) -> list[Path]:
-    """Delete what `stale` finds, and return it."""
-    found = stale(config, nights)
-    for path in found:
+    """Delete what `stale` finds, and return what is gone."""
+    return [path for path in stale(config, nights) if discard(path)]
+
+
+def discard(path: Path) -> bool:
+    """Delete a left-over; tell whether that could be done: it is not worth a run."""
+    try:
         remove(path)
-    return found
+    except OSError as error:
+        log.warning("%s", message_of(error))
+        return False
+    return True
 
 
 def set_times_right(config: Config, now: float | None = None) -> int:

@@ -14,7 +14,7 @@ from dsa110_contimg.conversion.inventory import Group
 from dsa110_contimg.core.config import load_config
 from dsa110_contimg.core.errors import MachineError, SpaceError, cause_of
 from dsa110_contimg.core.figures import GroupFigures
-from dsa110_contimg.core.files import HOST, beside
+from dsa110_contimg.core.files import HOST, beside, private_folder
 from dsa110_contimg.core.layout import Layout
 from dsa110_contimg.core.sidecar import Sidecar
 from dsa110_contimg.operations import closing, leftovers, retention, space
@@ -379,7 +379,7 @@ def test_a_folder_in_use_on_another_machine_is_young_by_its_content(config, layo
 
 def test_scratch_folders_of_killed_steps_are_found(config, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left = tmp_path / f".tmp-{NOBODY}-{HOST}-casa-x7"
+    left = private_folder() / f".tmp-{NOBODY}-{HOST}-casa-x7"
     left.mkdir()
     assert leftovers.remove_stale(config, []) == [left]
 
