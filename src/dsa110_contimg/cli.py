@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int | None:
         command = importlib.import_module(f".commands.{name}", __package__)
-        status: int | None = command.main(command.argparser().parse_args(arguments))
+        parser = command.argparser()
+        parser.allow_abbrev = False  # what the launcher's shell part looks for is written in full
+        status: int | None = command.main(parser.parse_args(arguments))
         return status
 
     return guarded(name, work, for_programs=False)

@@ -5,9 +5,11 @@ Fluxes are in Jy at 1.4 GHz, with a spectral index alpha, S proportional to nu^a
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ __all__ = [
     "DEFAULT_ALPHA",
     "REFERENCE_HZ",
     "UNITS",
+    "check_header",
     "flux_at",
     "iau_name",
     "read_catalog",
@@ -98,10 +101,7 @@ def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
         table = pd.read_parquet(path)
     else:
         table = read_csv(path)
-    absent = [c for c in ("ra_deg", "dec_deg", "flux_jy") if c not in table.columns]
-    if absent:
-        hint = " (flux_mjy is there: divide by 1000)" if "flux_mjy" in table.columns else ""
-        raise DataError(f"{path}: column {', '.join(absent)} is missing{hint}")
+    _check_columns(path, table.columns)
     if "alpha" not in table.columns:
         table["alpha"] = DEFAULT_ALPHA
     for column in ("ra_deg", "dec_deg", "flux_jy", "alpha"):
@@ -133,6 +133,21 @@ def read_catalog(path: str | os.PathLike) -> pd.DataFrame:
         raise DataError(f"{path}: name {twice.iloc[0]!r} occurs more than once")
     first = ["name", "ra_deg", "dec_deg", "flux_jy", "alpha"]
     return table[first + [c for c in table.columns if c not in first]].reset_index(drop=True)
+
+
+def check_header(path: Path) -> None:
+    """Read the first line of a CSV that is no comment; raise `DataError` if a column is missing."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        lines = (line for line in file if line.strip() and not line.startswith("#"))
+        _check_columns(path, next(csv.reader(lines, skipinitialspace=True), []))
+
+
+def _check_columns(path: Path, columns: Iterable[str]) -> None:
+    columns = set(columns)
+    absent = [c for c in ("ra_deg", "dec_deg", "flux_jy") if c not in columns]
+    if absent:
+        hint = " (flux_mjy is there: divide by 1000)" if "flux_mjy" in columns else ""
+        raise DataError(f"{path}: column {', '.join(absent)} is missing{hint}")
 
 
 def _check_range(path: Path, table: pd.DataFrame, column: str, low: float, high: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..operations.leftovers import discard, stale
-from .configuration import config_options, read_config
+from .configuration import at_home, config_options, read_config
 
 __all__ = ["argparser", "main"]
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..reports.export import export
+from .configuration import config_options, results_of, results_option
 
 
 def argparser() -> argparse.ArgumentParser:
@@ -14,12 +15,13 @@ def argparser() -> argparse.ArgumentParser:
         prog="contimg export",
         description="Write VOTables, ObsCore records, coverage maps and DS9 regions.",
     )
-    parser.add_argument("results", type=Path, help="results folder")
+    results_option(parser)
     parser.add_argument("out", type=Path, help="folder to write to")
+    config_options(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the exports."""
-    for path in export(args.results, args.out):
+    for path in export(results_of(args), args.out):
         print(path)

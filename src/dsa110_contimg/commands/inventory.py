@@ -9,6 +9,7 @@ from pathlib import Path
 from ..conversion.inventory import Inventory, take_inventory
 from ..core.config import add_options, from_args
 from ..core.options import InventoryOptions
+from .configuration import config_options, read_config
 
 
 def argparser() -> argparse.ArgumentParser:
@@ -16,16 +17,25 @@ def argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="contimg inventory", description="List the groups in the incoming folder."
     )
-    parser.add_argument("incoming", type=Path, help="folder with *_sbNN.hdf5")
+    parser.add_argument(
+        "incoming",
+        type=Path,
+        nargs="?",
+        help="folder with *_sbNN.hdf5 (default: that of the configuration)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--cache", type=Path, help="file to keep what the headers said")
+    config_options(parser)
     add_options(parser, InventoryOptions)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Print the inventory."""
-    inventory = take_inventory(args.incoming, from_args(args, InventoryOptions), args.cache)
+    config = read_config(args)
+    given = from_args(args, InventoryOptions).model_dump(exclude_unset=True)
+    options = config.inventory.model_copy(update=given)
+    inventory = take_inventory(args.incoming or config.incoming, options, args.cache)
     if args.json:
         print(json.dumps(inventory.to_dict(), indent=1))
     else:

@@ -42,6 +42,8 @@ def argparser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """List, or delete, what the policy lets go."""
     config = at_home(read_config(args))
+    if args.raw and args.campaign:
+        raise ConfigError("--raw: raw files are those of the results, not of a campaign")
     if args.raw:
         _check_raw(config, args.without_archive)
     rules = (*BULKY[:-1], *(["raw_days"] if args.raw else []), *LOGS)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from ..reports.index import open_index, recall
-from .lineage import show
+from ..reports.index import recall
+from .lineage import index_of, index_option, show
 
 
 def argparser() -> argparse.ArgumentParser:
@@ -14,11 +13,11 @@ def argparser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="contimg recall", description="Show everything that was made with a file."
     )
-    parser.add_argument("index", type=Path, help="index.sqlite")
     parser.add_argument("path", help="a product or input")
+    index_option(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Show everything that was made with a file."""
-    show(recall(open_index(args.index), args.path))
+    show(recall(index_of(args), args.path))

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..reports.site import build_site
+from .configuration import config_options, results_of, results_option
 
 
 def argparser() -> argparse.ArgumentParser:
@@ -15,19 +16,15 @@ def argparser() -> argparse.ArgumentParser:
         description="Write the pages over all nights: calendar, trends, variability plane, a page "
         "for each source.",
     )
-    parser.add_argument(
-        "results",
-        type=Path,
-        nargs="?",
-        default=Path("results"),
-        help="results folder (default: results)",
-    )
+    results_option(parser)
     parser.add_argument("out", type=Path, nargs="?", help="folder to write (default: RESULTS/site)")
+    config_options(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the pages."""
-    out = args.out or args.results / "site"
-    made = build_site(args.results, out)
+    results = results_of(args)
+    out = args.out or results / "site"
+    made = build_site(results, out)
     print(f"{out / 'index.html'}: {made['nights']} nights, {made['sources']} sources")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ..core.errors import ToolError
+from ..core.errors import ConfigError, ToolError
 from ..core.files import replacing
 from ..core.layout import Layout
 from ..core.options import Config
+from ..core.times import NIGHT
 from ..operations import slurm
-from .configuration import at_home, read_config
+from .configuration import at_home, read_config, take_ours
 from .shared import (
     check_tools,
     engine_options,
@@ -31,13 +33,16 @@ WORKFLOW_REPORT = "workflow-report.html"
 
 
 class _RunParser(argparse.ArgumentParser):
-    """Parser that leaves what follows ``--`` to Snakemake."""
+    """Parser that leaves what follows ``--`` to Snakemake, but for what is the launcher's own."""
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         args = list(sys.argv[1:] if args is None else args)
         cut = args.index("--") if "--" in args else len(args)
-        namespace = super().parse_args(args[:cut], namespace)
-        namespace.snakemake = args[cut + 1 :]
+        ours, others = take_ours(args[cut + 1 :])
+        namespace, unknown = super().parse_known_args([*args[:cut], *ours], namespace)
+        if unknown:
+            self.error(f"no option {unknown[0]}; one of Snakemake's goes after --, see --help")
+        namespace.snakemake = others
         return namespace
 
 
@@ -46,14 +51,16 @@ def argparser() -> argparse.ArgumentParser:
     parser = _RunParser(
         prog="contimg run",
         description="Run the workflow on what is in the incoming folder.",
-        epilog="What follows -- goes to Snakemake as it is: './contimg run -- --dry-run' lists "
-        "what would be done, './contimg run -- --forcerun image' images everything again.",
+        epilog="What follows -- goes to Snakemake: './contimg run -- --dry-run' lists what would "
+        "be done, './contimg run -- --forcerun image' images everything again. Configuration, "
+        "profile and cores mean the same before and after it.",
     )
     parser.add_argument(
         "targets",
         nargs="*",
         type=target,
-        help="group ids (20260213T043210), nights (2026-02-13) or files; default: everything",
+        help="group ids (20260213T043210), nights (2026-02-13) or products; default: all that is "
+        "new. With --campaign: what to make once more",
     )
     parser.add_argument(
         "--report",
@@ -73,18 +80,21 @@ def argparser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Check, plan, and hand over to Snakemake."""
     from ..core import runs
-    from ..operations import leftovers, locking, planning, space
+    from ..operations import asked, leftovers, locking, planning, space
 
-    config = at_home(read_config(args))
+    config = at_home(read_config(args, begin=True))
     check_tools(config)
     if args.recalibrate:
         os.environ[planning.RECALIBRATE] = "1"
     nights = nights_of(args.targets)
+    if args.campaign and nights is None:
+        nights = _campaign_nights(config, args.campaign)
     plan = planning.make_plan(config, nights)
+    asked.check(args.targets, plan, config)
     say_plan(plan)
     if {"-n", "--dry-run", "--dryrun"} & set(args.snakemake):
         os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
-        targets = files_of(args.targets, Layout(config.results))
+        targets = _files(args, Layout(config.results))
         return snakemake(args, config, *targets, *args.snakemake)
     with locking.hold(config.results, "run"):
         leftovers.set_times_right(config)
@@ -96,6 +106,22 @@ def main(args: argparse.Namespace) -> int:
         if args.report:
             _report(args, config)
         return status
+
+
+def _campaign_nights(config: Config, name: str) -> list[str]:
+    """Return the nights of a campaign, where none is named."""
+    from ..operations import closing
+
+    if nights := closing.nights_on_disk(Layout(config.results)):
+        return nights
+    raise ConfigError(f"--campaign {name}: it has no nights yet; name those to make once more")
+
+
+def _files(args: argparse.Namespace, layout: Layout) -> list[str]:
+    """Return the products that were asked for; none for all of the plan, as where nights were."""
+    if all(re.fullmatch(NIGHT, name) for name in args.targets):
+        return []
+    return files_of(args.targets, layout)
 
 
 def _report(args: argparse.Namespace, config: Config) -> None:
@@ -116,7 +142,7 @@ def _rounds(
 
     options = [*snakemake_options(args), *args.snakemake]
     engine = Engine(config, options, cluster=on_cluster(args))
-    targets = files_of(args.targets, engine.layout)
+    targets = _files(args, engine.layout)
     while True:
         plan = planning.make_plan(config, nights)
         outcome = engine.make(plan, targets)

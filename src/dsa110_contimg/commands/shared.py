@@ -7,17 +7,17 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError
+from ..core.files import scratch
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.places import repository
 from ..core.programs import find_tool
-from ..core.times import GROUP_ID, NIGHT, night_of
+from ..core.times import GROUP_ID, NIGHT, night_mjd, night_of
 from ..operations import failures, slurm
 from .configuration import config_options
 
@@ -74,9 +74,9 @@ def snakemake(args: argparse.Namespace, config: Config, *extra: str) -> int:
     from ..operations import engine, frozen
 
     sys.stdout.flush()
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("snakemake") as folder:
         options = [*snakemake_options(args), "--configfile"]
-        options.append(str(frozen.freeze_config(config, Path(folder))))
+        options.append(str(frozen.freeze_config(config, folder)))
         return subprocess.call([*engine.snakemake(), *extra, *options])
 
 
@@ -95,13 +95,25 @@ def engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def nights_of(names: list[str]) -> list[str] | None:
-    """Return the nights that targets are of; None if they are not all groups and nights."""
+    """Return the nights that targets are of; None if one is of all nights."""
     nights = set()
     for name in names:
-        if not re.fullmatch(f"{GROUP_ID}|{NIGHT}", name):
+        if re.fullmatch(GROUP_ID, name):
+            nights.add(night_of(name))
+        elif found := re.search(rf"(?:^|/nights/)({NIGHT})(?:/|$)", name):
+            nights.add(found[1])
+        else:
             return None
-        nights.add(name if re.fullmatch(NIGHT, name) else night_of(name))
+    for night in nights:
+        _check_date(night)
     return sorted(nights) or None
+
+
+def _check_date(night: str) -> None:
+    try:
+        night_mjd(night)
+    except ValueError:
+        raise ConfigError(f"{night}: there is no such day") from None
 
 
 def keep_failures(record: dict[str, Any], outcome: Outcome) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
+from ..core.layout import Layout
 from ..operations.snapshot import render, snapshot
-from .configuration import at_home, config_options, read_config
+from .configuration import at_home, campaigns, config_options, read_config
 
 __all__ = ["argparser", "main"]
 
@@ -27,11 +28,14 @@ def argparser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Print a snapshot."""
-    state = snapshot(at_home(read_config(args)))
+    config = at_home(read_config(args))
+    state = snapshot(config)
     if args.json:
         print(json.dumps(state, indent=1))
         return
     print("\n".join(render(state)))
+    if names := campaigns(Layout(config.results)):
+        print(f"campaigns: {', '.join(names)}")
     for group in state["group_list"]:
         dec = "" if group["dec_app_deg"] is None else f"{group['dec_app_deg']:+.2f}"
         print(

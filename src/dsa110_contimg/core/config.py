@@ -7,7 +7,7 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,13 +18,50 @@ from .errors import ConfigError
 from .options import Config, Options
 
 
-def load_config(values: dict[str, Any]) -> Config:
+def nested(values: Mapping[Any, Any], into: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return values with each key such as ``imaging.preset`` in its section.
+
+    Parameters
+    ----------
+    values : mapping
+        Of a YAML file, or single ones.
+    into : dict, optional
+        What they are laid over; it is changed and returned.
+
+    Raises
+    ------
+    ConfigError
+        If a key leads into something that is no section.
+    """
+    found = {} if into is None else into
+    for name, value in values.items():
+        *sections, key = str(name).split(".", 2)  # names of fields (section joint) may have dots
+        place = found
+        for section in sections:
+            if not isinstance(place.get(section) or {}, dict):
+                raise ConfigError(f"config: {name}: {section} is {place[section]!r}, no section")
+            place[section] = place = dict(place.get(section) or {})
+        merge(place, {key: value})
+    return found
+
+
+def merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Lay values over others: sections key by key, all else as a whole."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            values[key] = dict(values[key])
+            merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def load_config(values: Mapping[str, Any]) -> Config:
     """Validate a configuration.
 
     Parameters
     ----------
-    values : dict
-        What the YAML file and the command line give together.
+    values : mapping
+        What the YAML file and the command line give together; keys as of `nested`.
 
     Raises
     ------
@@ -32,7 +69,7 @@ def load_config(values: dict[str, Any]) -> Config:
         With one line that names every wrong key, why it is wrong, and the nearest right one.
     """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(nested(values))
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
         raise ConfigError(f"config: {problems}") from None
@@ -83,7 +120,8 @@ def _explain(problem: Any) -> str:
     *section, key = (str(part) for part in problem["loc"])
     name = ".".join([*section, key])
     if problem["type"] != "extra_forbidden":
-        return f"{name}: {problem['msg'].lower()}, got {problem['input']!r}"
+        reason = problem["msg"].lower().removesuffix(" for <class 'pathlib.path'>")
+        return f"{name}: {reason}, got {problem['input']!r}"
     model: Any = Config
     for part in section:
         model = model.model_fields[part].annotation

@@ -20,7 +20,7 @@ from typing import TypeGuard
 
 from ..calibration import plan as calibration_plan
 from ..calibration.field_share import FieldShares
-from ..catalogs import calibrators
+from ..catalogs import calibrators, catalogue
 from ..conversion.inventory import Group, Inventory, take_inventory
 from ..core.errors import ConfigError
 from ..core.figures import GroupFigures
@@ -372,6 +372,8 @@ def check_paths(config: Config) -> None:
         path = getattr(config, key)
         if path is not None and not path.is_file():
             raise ConfigError(f"{key}: there is no file {path}")
+        if path is not None and path.suffix == ".csv":
+            catalogue.check_header(path)
         if path is not None and (ahead_s := path.stat().st_mtime - time.time()) > 1:
             # Snakemake refuses what is made from it now, for it looks older.
             raise ConfigError(
