@@ -7,15 +7,32 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.io.votable import parse_single_table
+from astropy.wcs import WCS
 
+from dsa110_contimg.catalogs.catalogue import read_catalog
+from dsa110_contimg.core.layout import Layout
+from dsa110_contimg.core.options import PhotometryOptions
 from dsa110_contimg.core.times import night_of
+from dsa110_contimg.imaging import bright_sources
+from dsa110_contimg.photometry import against_catalogue
 from dsa110_contimg.photometry.epoch_correction import fit_flux
-from dsa110_contimg.photometry.measure import COLUMNS
+from dsa110_contimg.photometry.images import open_planes
+from dsa110_contimg.photometry.measure import COLUMNS, measure
 from dsa110_contimg.reports.export import export
 from dsa110_contimg.reports.index import lineage, measurement_product, open_index, recall
 from dsa110_contimg.reports.judge import read_photometry
 from dsa110_contimg.reports.site import build_site
-from support.table_steps import AWAY, FIRST_MJD, Chain, positions, write_catalog, write_image
+from dsa110_contimg.telescope.beam import TileBeam
+from support.synthetic_images import header
+from support.table_steps import (
+    AWAY,
+    CENTRE,
+    FIRST_MJD,
+    Chain,
+    positions,
+    write_catalog,
+    write_image,
+)
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 HERE = positions(len(NAMES))
@@ -149,3 +166,22 @@ def test_a_catalogue_of_equal_fluxes_tells_a_scale_and_no_offset():
     found = fit_flux(measured, np.full(20, 1e-3), np.full(20, 0.3))
     assert found["flux_ratio"] == pytest.approx(1.1, abs=0.01)
     assert found["flux_offset_jy"] == found["flux_offset_error_jy"] == 0
+
+
+@pytest.mark.parametrize("place", [((), ()), positions(2, AWAY)], ids=["empty", "away"])
+def test_imaging_takes_a_catalogue_without_a_source_in_view(tmp_path, place):
+    """Nothing is seeded, cleaned within no mask, and not compared with anything."""
+    catalog = write_catalog(tmp_path / "c.csv", [f"S{i}" for i in range(len(place[0]))], *place)
+    sources = read_catalog(catalog)
+    wcs = WCS(header((64, 64), CENTRE), fix=False).celestial
+    freq_hz = np.array([1.3e9, 1.4e9])
+    beam = TileBeam(*(np.array([angle]) for angle in CENTRE), freq_hz, np.ones((1, 2)))
+    seeds = bright_sources.choose(sources, beam, wcs, 0.1, 5)
+    assert len(seeds.ra_deg) == 0
+    assert seeds.spectra_jy.shape == (0, 2)
+    assert not bright_sources.mask(sources, wcs, 64, 60.0).any()
+    group = write_image(tmp_path / "results", FIRST_MJD)
+    with open_planes(Layout(tmp_path / "results").group(group, "image.fits")) as planes:
+        table = measure(planes[0], sources, PhotometryOptions())
+    found = against_catalogue.check(table, beam)
+    assert (found.n_sources, found.n_expected, found.flux_ratio) == (0, 0, None)
