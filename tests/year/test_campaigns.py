@@ -21,7 +21,7 @@ def purged(tmp_path_factory):
     """Two nights, closed; of the first all that may go is gone."""
     path = tmp_path_factory.mktemp("campaign")
     work = Operations.make(path)
-    work.receive(raw_groups(path / "raw0", 2))
+    work.receive(raw_groups(path / "raw0", 1))
     work.receive(raw_groups(path / "raw1", 1, day=1))
     status, output = work.call("tick")
     assert status == 0, output
@@ -62,7 +62,7 @@ def test_a_purged_night_is_made_anew(purged, campaign):
     paths = [path for path in campaign.results.rglob("*") if path.is_file()]
     made = {str(path.relative_to(campaign.results)) for path in paths}
     published = {place for place in purged.made if place.startswith(f"nights/{NIGHT}/")}
-    assert len(published) > 50
+    assert len(published) > 30
     assert published <= made
     assert campaign.lightcurves("lightcurves.parquet").exists()
     assert (campaign.results / "index.sqlite").exists()
