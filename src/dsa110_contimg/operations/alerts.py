@@ -95,6 +95,12 @@ def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Aler
                 f"'contimg retry {failure['what']}' tries again"
             )
             found[f"set aside {failure['rule']} {failure['what']}"] = Alert("warning", message)
+    if damaged := state["damaged"]:
+        message = (
+            f"{len(damaged)} products are not as they were made ({damaged[0]}): 'contimg verify' "
+            "says which, and what makes them again"
+        )
+        found["damaged"] = Alert("critical", message)
     ahead = [r["path"] for r in state["rejected"] if "ahead of the clock" in r["reason"]]
     if data_age is not None and data_age < -CLOCK_S:
         message = f"the last data end {duration(-data_age)} from now: set the clocks"

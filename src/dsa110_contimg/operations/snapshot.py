@@ -34,6 +34,7 @@ from ..telescope.dsa110 import TILE_S
 from . import archive, closing, locking, planning, space
 from .alert_state import load
 from .planning import Plan
+from .verify import damaged_before
 
 __all__ = ["empty", "render", "snapshot"]
 
@@ -54,6 +55,10 @@ QUEUED = ("ready", "grouped", "converted", "imaged", "waiting")
 
 
 STATES = ("collecting", "incomplete", *QUEUED, "measured", "refused", "quarantined")
+
+
+#: Damaged products that are listed.
+MOST_DAMAGED = 10
 
 
 #: Closed nights, from the last on, in which a calibration is looked for.
@@ -88,7 +93,8 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
         ``age_s`` (and ``group``), or None; ``calibration_age_at_last_data_s``; ``failures``;
         ``archive``: why the last attempt to archive failed, or None;
         ``running``: who else holds the results folder; ``disks``; ``tiles_last_hour`` and
-        ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left out; ``trouble``: why
+        ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left out; ``damaged``:
+        products that ``contimg verify`` found not to be as they were made; ``trouble``: why
         there is no more than this, else None.
     """
     now = time.time() if now is None else now
@@ -152,6 +158,7 @@ def empty(config: Config, now: float) -> dict[str, Any]:
         "realtime_ratio": 0.0,
         "jobs_last_hour": {"done": 0, "failed": 0},
         "rejected": [],
+        "damaged": sorted(damaged_before(Layout(config.results))),
     }
 
 
@@ -335,6 +342,8 @@ def render(state: Mapping[str, Any]) -> list[str]:
         free, total = disk["free_bytes"], disk["total_bytes"]
         share = free / total if total else 0.0
         lines.append(f"disk of {disk['path']}: {free / 1e9:.1f} GB free ({share:.0%})")
+    for path in state["damaged"][:MOST_DAMAGED]:
+        lines.append(f"damaged: {path}; 'contimg verify {path}' says how and what remakes it")
     for failure in state["failures"]:
         lines.append(
             f"{failure['state']}: {failure['rule']} {failure['what']}: {failure['message']} "
