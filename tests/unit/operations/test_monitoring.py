@@ -324,6 +324,7 @@ QUIET = {
     "realtime_ratio": 1.03,
     "jobs_last_hour": {"done": 90, "failed": 0},
     "rejected": [],
+    "damaged": [],
 }
 RUNNING = {"command": "tick", "pid": 1, "host": "here", "since_utc": "2026-02-10T11:00:00Z"}
 SILENT = QUIET["last_data"] | {"age_s": 3601}
@@ -346,6 +347,7 @@ TROUBLES = [
     ({"running": RUNNING, "last_product": IDLE}, "stuck", "critical", 0),
     ({"queue": 5, "realtime_ratio": 0.9}, "slow", "info", 3600),
     ({"last_data": QUIET["last_data"] | {"age_s": -7200}}, "clock", "warning", 0),
+    ({"damaged": ["nights/a.fits"]}, "damaged", "critical", 0),
     (
         {"rejected": [{"path": "x", "reason": "dated ahead of the clock by 9 s; set the clocks"}]},
         "clock",
