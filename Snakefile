@@ -24,6 +24,7 @@ include: "workflow/rules/report.smk"
 onstart:
     try:
         planning.begin(PLAN, LAYOUT)
+        name_configuration(CONFIG)
     except ContimgError as error:
         sys.exit(f"contimg: {error}")
 

@@ -16,6 +16,7 @@ from dsa110_contimg.core.config import load_config, named_from, to_args
 from dsa110_contimg.core.errors import ContimgError
 from dsa110_contimg.core.layout import Layout
 from dsa110_contimg.core.places import home_of, script
+from dsa110_contimg.core.provenance import name_configuration
 from dsa110_contimg.core.times import GROUP_ID, night_of
 from dsa110_contimg.core.tools import present
 from dsa110_contimg.imaging.presets import optional_products

@@ -238,7 +238,7 @@ def apply_calibration(
     }
     choice = out.with_name(f"{record['target']}.calibration.json")
     write_text(choice, json.dumps(record, indent=1) + "\n")
-    sidecar.write(out, [choice])
+    sidecar.write(out, [choice], stays=False)
     return sidecar
 
 

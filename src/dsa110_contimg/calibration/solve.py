@@ -285,7 +285,8 @@ def calibrate(
         if drawn.exists():
             put_in_place({drawn: figure})
     for kind in KINDS:
-        sidecar.write(f"{prefix}.{kind}", [figure] if kind == "bcal" else [])
+        drawn_too = [figure] if kind == "bcal" and figure.exists() else []
+        sidecar.write(f"{prefix}.{kind}", drawn_too)
     return sidecar
 
 

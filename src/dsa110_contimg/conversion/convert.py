@@ -36,7 +36,7 @@ from casacore import tables
 from .. import __version__
 from ..core.errors import DataError
 from ..core.figures import ConvertFigures, Pointing
-from ..core.files import replacing, scratch
+from ..core.files import begin_to_disk, replacing, scratch
 from ..core.options import ConversionOptions, FlaggingOptions
 from ..core.sidecar import Sidecar
 from ..core.times import MJD_ZERO_JD
@@ -465,6 +465,8 @@ def convert(
             else:
                 write_pyuvdata(content, ms, geometry)
             write_subtables(ms, content, geometry, _history(content, geometry, writer))
+        # The disk has nothing to do while flags are sought; only these are left for the end.
+        begin_to_disk(ms)
         sidecar.figures = _figures(content, geometry, writer)
         with _timed(sidecar, "validate"):
             sidecar.figures.validation = validate(ms, sidecar)

@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from .errors import DataError, MachineError
 
 __all__ = [
     "HOST",
+    "begin_to_disk",
     "beside",
     "is_mine",
     "owner",
@@ -175,6 +177,19 @@ def to_disk(paths: Collection[Path]) -> None:
     # At once: the file system writes its journal for several together.
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(_sync, waiting))
+
+
+def begin_to_disk(path: Path) -> None:
+    """Let a file or folder go to the disk while the caller works on; `to_disk` then has less to do.
+
+    What is moved or removed meanwhile is no error.
+    """
+
+    def work() -> None:
+        with suppress(FileNotFoundError):
+            to_disk([path])
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 def _sync(path: Path) -> None:

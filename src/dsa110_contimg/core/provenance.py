@@ -32,6 +32,7 @@ __all__ = [
     "calling",
     "commit",
     "keep_configuration",
+    "name_configuration",
     "provenance",
 ]
 
@@ -105,6 +106,12 @@ def keep_configuration(config: Config) -> str:
     if not path.is_file():
         write_text(path, text)
     return name
+
+
+def name_configuration(config: Config) -> None:
+    """Tell the jobs of a run that nobody announced, Snakemake's own, the configuration at least."""
+    if CONFIGURATION not in os.environ:
+        os.environ[CONFIGURATION] = keep_configuration(config)
 
 
 @contextmanager

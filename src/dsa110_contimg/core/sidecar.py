@@ -185,7 +185,13 @@ class Sidecar(Generic[F]):
         """The verdict and its reasons, in one line."""
         return "; ".join([self.verdict, *self.reasons])
 
-    def write(self, product: str | os.PathLike, outputs: Sequence[str | os.PathLike] = ()) -> Path:
+    def write(
+        self,
+        product: str | os.PathLike,
+        outputs: Sequence[str | os.PathLike] = (),
+        *,
+        stays: bool = True,
+    ) -> Path:
         """Write ``<product>.json`` and return its path; the product stands in its place already.
 
         Parameters
@@ -194,6 +200,9 @@ class Sidecar(Generic[F]):
             The product it describes.
         outputs : sequence of path
             What else the step made, in the same folder: the sidecar vouches for it, too.
+        stays : bool
+            Whether the product stays when all that is made from it stands; otherwise nobody will
+            ask for its checksum.
 
         Raises
         ------
@@ -203,7 +212,7 @@ class Sidecar(Generic[F]):
         product = Path(product)
         if type(self.figures) is not FIGURES.get(self.step, Figures):
             raise TypeError(f"{self.step}: {type(self.figures).__name__} are not its figures")
-        made = [path for path in (product, *map(Path, outputs)) if path.exists()]
+        made = [*([product] if stays and product.exists() else []), *map(Path, outputs)]
         content = {
             "schema": SIDECAR_SCHEMA,
             "product": product.name,
