@@ -116,6 +116,19 @@ def test_a_part_is_checked_and_what_else_was_damaged_is_not_forgotten(results, c
     assert run_verify(results, capsys, "nights/nothing.fits")[0] == 2
 
 
+def test_products_are_named_from_here_from_the_results_or_from_the_root(
+    results, capsys, monkeypatch
+):
+    image = next(results.rglob("*.image.fits"))
+    flip(image)
+    monkeypatch.chdir(results.parent)
+    inside = image.relative_to(results)
+    for name in (image, inside, image.relative_to(results.parent)):
+        for folder in (results, results.name):
+            status, lines = run_verify(folder, capsys, str(name))
+            assert status == 1 and lines[0].startswith(f"{inside}: "), (name, folder)
+
+
 def test_what_was_let_go_is_not_missing(results, capsys):
     layout = Layout(results)
     path = sorted(results.glob("nights/*/groups/*/*.image.fits"))[0]

@@ -147,16 +147,19 @@ def chosen(layout: Layout, names: Iterable[str]) -> Iterator[Place]:
         elif re.fullmatch(GROUP_ID, name) and layout.group(name).is_dir():
             yield Place(layout.group(name))
         else:
-            path = Path(name)
-            if not path.parent.is_dir() or not path.resolve().is_relative_to(
-                layout.results.resolve()
-            ):
-                path = layout.results / name
+            path = _inside(layout, name)
             known = _known(path.parent)
             cards = tuple(card for card, vouched in known.items() if path.name in vouched)
             if not cards:
                 raise ConfigError(f"{name}: no sidecar vouches for it; name a file, group or night")
             yield Place(path.parent, cards)
+
+
+def _inside(layout: Layout, name: str) -> Path:
+    """Return the path of a product that is named from here or from the results folder."""
+    here, results = Path(os.path.abspath(name)), layout.results.absolute()
+    inside = here.relative_to(results) if here.is_relative_to(results) else Path(name)
+    return layout.results / inside
 
 
 def sampled(layout: Layout, n: int, nights: Collection[str] | None = None) -> Iterator[Place]:
