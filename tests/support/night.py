@@ -29,7 +29,7 @@ MJD0_JD = 2400000.5
 TRANSIT_MJD = 61081.00835
 INTEGRATION_DAYS = TILE_DAYS / 24
 #: What differs from one run to the next, by design: logs, timings, records of runs, kept state.
-VOLATILE = ("logs", "benchmarks", "runs")
+VOLATILE = ("logs", "benchmarks", "runs", "configurations")
 #: Files that hold the science, and columns that hold the hash or version of a file, which has the
 #: time of its making in its header.
 ENDINGS = ("fits", "csv", "parquet")
