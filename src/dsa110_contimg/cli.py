@@ -12,6 +12,7 @@ import importlib
 import sys
 
 from . import __version__
+from .core import credentials
 from .core.steps import guarded
 
 #: What each command does; its module has its name.
@@ -20,6 +21,7 @@ COMMANDS = {
     "tick": "what cron calls: run what is ready, then leave",
     "retry": "let work that was set aside be tried again",
     "status": "say how things are: groups by state, ages, failures, disk",
+    "watch": "look at it from outside and tell: also that nothing runs",
     "check": "check environment, configuration and disk",
     "clean": "remove what killed jobs left behind (lists it first)",
     "archive": "copy closed nights to a second place (lists them first)",
@@ -37,6 +39,14 @@ COMMANDS = {
 }
 
 
+#: What the shell script `contimg` does itself.
+LAUNCHERS = {
+    "setup": "install what is needed; --profile NAME: for a cluster, too; --test: for the tests",
+    "test": "run the tests",
+    "exec": "run a program in the environment",
+}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
@@ -51,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit status: 0 done, 1 to 6 as in `dsa110_contimg.core.errors`, 130 interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
+    credentials.take()
     if not argv or argv[0] not in COMMANDS:
         return _overview(argv)
     name, *arguments = argv
@@ -71,7 +82,7 @@ def _overview(argv: list[str]) -> int:
         description="Continuum imaging of the DSA-110.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands (each has its own --help):\n"
-        + "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
+        + "\n".join(f"  {name:<12} {text}" for name, text in (LAUNCHERS | COMMANDS).items())
         + "\n\nThe steps of the chain are programs of their own, workflow/scripts/<step>.py; the "
         "log\nof a job begins with the line that repeats it.",
     )

@@ -30,7 +30,7 @@ OPERATIONS = TEXT["docs/handbook/operations.md"]
 #: Files that the worked examples make or change; the test that carries them out looks at those.
 EDITED = {path for each in examples(TEXT["CONTRIBUTING.md"]).values() for path in each.edited}
 #: Commands of the shell script itself.
-IN_SHELL = {"exec", "test"}
+IN_SHELL = {"exec", "setup", "test"}
 
 
 def commands():
@@ -235,7 +235,7 @@ def test_the_container_takes_its_pins_from_the_lock_files():
     launcher = (REPO / "contimg").read_text()
     tools = set(re.search(r"for tool in ([\w ]+); do", launcher)[1].split())
     assert packages == tools | {"ca-certificates", "python3", "python3-venv"}
-    assert "contimg exec" in text  # sets up the environment, with the lock's hashes
+    assert "contimg setup" in text  # sets up the environment, with the lock's hashes
     assert "pip install" not in text
     copied = {name for line in re.findall(r"^COPY (.*) ", text, re.M) for name in line.split()}
     assert {"contimg", "Snakefile", "config", "profiles", "src", "workflow"} <= copied

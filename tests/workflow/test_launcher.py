@@ -1,4 +1,4 @@
-"""The shell script `contimg`: which plugin a profile brings along, and how often it is installed.
+"""The shell script `contimg`: what it installs when it is asked to, and only then.
 
 It runs in a copy of the repository's top, on a Python environment that notes what it is asked for.
 """
@@ -40,9 +40,10 @@ def contimg(tmp_path):
         (venv / "bin" / name).write_text(text)
         (venv / "bin" / name).chmod(0o755)
 
-    def run(*arguments):
+    def run(command, *arguments):
+        words = ["exec", "sh", "-c", "echo $PYTHONPATH"] if command != "setup" else []
         done = subprocess.run(
-            [repo / "contimg", "exec", "sh", "-c", "echo $PYTHONPATH", *arguments],
+            [repo / "contimg", *words, command, *arguments],
             cwd=tmp_path,
             env={
                 "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
@@ -66,8 +67,13 @@ def test_the_workstation_has_no_plugin(contimg, tmp_path):
 
 
 @pytest.mark.parametrize("option", [("--profile", "slurm"), ("--workflow-profile=profiles/slurm",)])
-def test_a_profile_brings_its_plugin_once(contimg, tmp_path, option):
+def test_the_plugin_of_a_profile_is_installed_once_when_asked_for(contimg, tmp_path, option):
     (tmp_path / "profiles").symlink_to(tmp_path / "repo/profiles")
+    status, message = contimg("run", *option)
+    assert status == 4
+    assert "plugin for slurm is not installed: run" in message and "/contimg setup" in message
+    assert not (tmp_path / "calls").exists()
+    assert contimg("setup", *option)[0] == 0
     status, path = contimg("run", *option)
     assert status == 0, path
     source, plugin = path.split(":")
@@ -76,6 +82,7 @@ def test_a_profile_brings_its_plugin_once(contimg, tmp_path, option):
     (call,) = (tmp_path / "calls").read_text().splitlines()
     assert call.endswith(f"--target {plugin} -r {tmp_path}/repo/requirements-slurm.lock")
     assert "--require-hashes --no-deps" in call
+    assert contimg("setup", *option)[0] == 0
     assert contimg("tick", *option) == (0, path)
     assert len((tmp_path / "calls").read_text().splitlines()) == 1
 
@@ -83,18 +90,18 @@ def test_a_profile_brings_its_plugin_once(contimg, tmp_path, option):
 def test_a_profile_of_a_site_does_so_too(contimg, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/config.yaml").write_text("# ours\nexecutor: slurm\njobs: 5\n")
+    assert contimg("setup", "--profile", "mine")[0] == 0
     _, path = contimg("tick", "--profile", "mine")
     assert "/home/slurm-" in path
 
 
 def test_a_plugin_that_cannot_be_installed_is_named(contimg, tmp_path):
     (tmp_path / "offline").touch()
-    status, message = contimg("tick", "--profile", "slurm")
+    status, message = contimg("setup", "--profile", "slurm")
     assert status == 4
     assert f"plugin for slurm could not be installed; see the end of {tmp_path}/home" in message
     (tmp_path / "offline").unlink()
-    status, _ = contimg("tick", "--profile", "slurm")
-    assert status == 0
+    assert contimg("setup", "--profile", "slurm")[0] == 0
 
 
 def test_the_plugins_lock_goes_with_that_of_the_environment():

@@ -66,7 +66,7 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise ToolError("not installed; start through ./contimg, which installs it") from None
+        raise ToolError("not installed; run './contimg setup', which installs it") from None
 
 
 def _paths(config: Config) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from ..core.errors import ConfigError, ToolError
@@ -80,7 +81,7 @@ def argparser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Check, plan, and hand over to Snakemake."""
     from ..core import runs
-    from ..operations import asked, leftovers, locking, planning, space
+    from ..operations import asked, leftovers, locking, planning, publish, space
 
     config = at_home(read_config(args, begin=True))
     check_tools(config)
@@ -96,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
         os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
         targets = _files(args, Layout(config.results))
         return snakemake(args, config, *targets, *args.snakemake)
-    with locking.hold(config.results, "run"):
+    with locking.hold(config.results, "run", partial(publish.watch, config)):
         leftovers.set_times_right(config)
         space.check_space(config)
         if on_cluster(args):

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, ToolTimeout
 from ..core.files import scratch
 from ..core.layout import Layout
 from ..core.options import Config
@@ -37,6 +37,10 @@ __all__ = [
     "snakemake_options",
     "target",
 ]
+
+
+#: Time limit of a call of Snakemake that makes no product, s.
+SNAKEMAKE_S = 3600
 
 
 #: What becomes of a failure, by its state.
@@ -77,7 +81,12 @@ def snakemake(args: argparse.Namespace, config: Config, *extra: str) -> int:
     with scratch("snakemake") as folder:
         options = [*snakemake_options(args), "--configfile"]
         options.append(str(frozen.freeze_config(config, folder)))
-        return subprocess.call([*engine.snakemake(), *extra, *options])
+        try:
+            return subprocess.call([*engine.snakemake(), *extra, *options], timeout=SNAKEMAKE_S)
+        except subprocess.TimeoutExpired:
+            raise ToolTimeout(
+                f"snakemake was stopped after its time limit of {SNAKEMAKE_S} s"
+            ) from None
 
 
 def engine_options(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import MachineError, message_of
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     )
     plan = trouble = None
     try:
-        with locking.hold(config.results, "tick"):
+        with locking.hold(config.results, "tick", partial(publish.watch, config)):
             leftovers.remove_stale(config, closing.open_nights(engine.layout))
             leftovers.set_times_right(config)
             retention.daily(config)  # first, for it may make the room that is wanted
@@ -81,8 +82,7 @@ def main(args: argparse.Namespace) -> int:
         trouble = message_of(error)
         raise
     finally:
-        # Also a tick that finds the folder held tells how things are: nobody else can tell of a run
-        # that does not end.
+        # Also a tick that finds the folder held tells how things are: a run that hangs may not.
         publish.publish(config, plan=plan, trouble=trouble)
 
 

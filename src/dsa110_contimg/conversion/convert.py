@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import mmap
 import multiprocessing
+import os
 import shutil
 import time
 import warnings
@@ -38,6 +39,7 @@ from ..core.errors import DataError
 from ..core.figures import ConvertFigures, Pointing
 from ..core.files import begin_to_disk, replacing, scratch
 from ..core.options import ConversionOptions, FlaggingOptions
+from ..core.programs import die_with_parent
 from ..core.sidecar import Sidecar
 from ..core.times import MJD_ZERO_JD
 from ..ms.main_table import add_weight_spectrum, create_main, sigma
@@ -250,8 +252,9 @@ class _Reader:
 _reader: _Reader
 
 
-def _start_worker(reader: _Reader) -> None:
+def _start_worker(reader: _Reader, parent: int) -> None:
     global _reader
+    die_with_parent(parent)
     _reader = reader
 
 
@@ -277,7 +280,8 @@ def _integrations(group: GroupFile, geometry: Geometry, workers: int) -> Iterato
     reader = _Reader(group, geometry, buffers)
     # Forked, for the workers inherit geometry and buffers; no HDF5 file is open here.
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, context, _start_worker, (reader,)) as pool:
+    start = (reader, os.getpid())
+    with ProcessPoolExecutor(workers, context, _start_worker, start) as pool:
 
         def submit(k: int) -> list[Future]:
             return [pool.submit(_fill, subband, k) for subband in group.sources]

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import logging
+import multiprocessing
 import os
 import re
 import time
@@ -27,6 +28,7 @@ import numpy as np
 from ..core.errors import ConfigError, DataError, trouble_in
 from ..core.files import write_text
 from ..core.options import InventoryOptions
+from ..core.programs import die_with_parent
 from ..core.times import DAY_S, group_id, mjd_of_unix, night_of, unix_of_utc
 from ..telescope.dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD, N_SUBBANDS, TILE_S
 
@@ -289,7 +291,9 @@ def _examine_all(records: list[SubbandFile]) -> Iterable[SubbandFile]:
     if len(records) < _POOL_FROM:
         return map(_examine, records)
     log.info("reading %d headers", len(records))
-    with ProcessPoolExecutor() as pool:
+    # Forked, so that the parent is this process, with which the workers have to die.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(None, context, die_with_parent, (os.getpid(),)) as pool:
         return list(pool.map(_examine, records, chunksize=200))
 
 

@@ -17,6 +17,9 @@ from .described import meanings
 from .errors import ConfigError
 from .options import Config, Options
 
+#: Options whose values are shown nowhere.
+SECRETS = ("alerts.webhook", "alerts.ping")
+
 
 def nested(values: Mapping[Any, Any], into: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return values with each key such as ``imaging.preset`` in its section.
@@ -121,7 +124,8 @@ def _explain(problem: Any) -> str:
     name = ".".join([*section, key])
     if problem["type"] != "extra_forbidden":
         reason = problem["msg"].lower().removesuffix(" for <class 'pathlib.path'>")
-        return f"{name}: {reason}, got {problem['input']!r}"
+        got = "" if name in SECRETS else f", got {problem['input']!r}"
+        return f"{name}: {reason}{got}"
     model: Any = Config
     for part in section:
         model = model.model_fields[part].annotation

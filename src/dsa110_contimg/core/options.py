@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from .described import Described
 
@@ -312,6 +312,11 @@ class OperationsOptions(Options):
     space_factor: Positive = 2.5
     """Space that a tile needs, in units of its raw files: the Measurement Set, the calibrated data
     while they exist, the maps."""
+    heartbeat_s: Positive = 60.0
+    """How often a run at work shows how it is (``.heartbeat``, metrics, alerts), s."""
+    end_s: Positive = 14400.0
+    """How long jobs at work may take to end, after the budget or a request to end, s; then they are
+    ended, and made again by the next run."""
 
 
 class RetentionOptions(Options):
@@ -363,19 +368,29 @@ class ArchiveOptions(Options):
 class AlertsOptions(Options):
     """Who is told of troubles, and from when on. Without ``webhook`` and ``mail_to``, nobody."""
 
-    webhook: str | None = None
+    webhook: SecretStr | None = None
     """URL that a JSON object with ``text`` (as Slack and Mattermost take it) and ``alerts`` is
-    posted to."""
+    posted to. A secret: it is shown nowhere. ``CONTIMG_WEBHOOK``, in the environment or as a
+    credential of systemd (``webhook``), replaces it."""
+    ping: SecretStr | None = None
+    """URL of a dead man's switch (Healthchecks and the like), which is fetched each time a run has
+    looked at itself: a service that tells when nobody has asked for a while."""
     mail_to: list[str] = []
     """Addresses to send mail to."""
     mail_from: str = "contimg@localhost"
     """Sender of the mail."""
     mail_host: str = "localhost"
-    """Mail server, ``HOST`` or ``HOST:PORT``; with STARTTLS if it offers that, and with
-    ``mail_user``."""
+    """Mail server, ``HOST`` or ``HOST:PORT``. Port 465 is taken as TLS; on others STARTTLS is used
+    where it is offered, but to this machine without a login. Certificates are checked."""
     mail_user: str | None = None
-    """User at the mail server; the password is that in the environment variable
-    ``CONTIMG_MAIL_PASSWORD``."""
+    """User at the mail server, who is sent over TLS only."""
+    mail_password_file: Path | None = None
+    """File with the user's password; otherwise it is ``CONTIMG_MAIL_PASSWORD`` in the environment
+    or a credential of systemd (``mail_password``)."""
+    mail_ca: Path | None = None
+    """Certificates that the mail server's is checked by, instead of the system's."""
+    mail_plain_login: bool = False
+    """Log in without TLS, to a server on this machine that offers none."""
     min_severity: Literal["info", "warning", "critical"] = "warning"
     """Least severity that is told."""
     repeat_h: Positive = 24.0
@@ -391,7 +406,11 @@ class AlertsOptions(Options):
     disk_free: Fraction | None = 0.15
     """Free share of a disk below which it is told."""
     stuck_min: Positive | None = 30.0
-    """Time that a run may work without finishing a product, min."""
+    """Time that a run may work without finishing a product, or be silent, min."""
+    absent_min: Positive | None = 15.0
+    """Time without any run that ``contimg watch`` tells, min."""
+    late_h: Positive | None = 6.0
+    """Time that a night may stay open after its end, or after data came late, h."""
     slow: Positive | None = 1.0
     """With tiles waiting: data of an hour that are done in an hour, below which it is told."""
     metrics: Path | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import shlex
@@ -19,11 +21,38 @@ from typing import Any
 
 from .errors import ContimgError, ToolAbsent, ToolError, ToolStopped, ToolTimeout, trouble_in
 
-__all__ = ["ToolResult", "find_tool", "program", "run_as_program", "run_tool"]
+__all__ = [
+    "ToolResult",
+    "die_with_parent",
+    "find_tool",
+    "program",
+    "run_as_program",
+    "run_tool",
+]
 
 #: In front of a command: the kernel kills the program when the thread that started it is gone. A
 #: killed step would leave an imager at work that writes where the next attempt does.
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+
+
+#: prctl(2): the signal that a process gets when the thread that forked it is gone.
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process, a forked worker, when its parent is gone.
+
+    Without it workers of a killed process wait for ever for what it would have given them.
+
+    Parameters
+    ----------
+    parent : int
+        Process that forked this one; should it be gone already, this one ends at once.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not on Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -47,7 +76,7 @@ def find_tool(name: str) -> str:
     if path is None:
         raise ToolAbsent(
             f"{name} is not installed; install it with 'apt-get install {name}' "
-            f"(or from conda), then run again"
+            f"(or from conda) or './contimg setup', then run again"
         )
     return path
 

@@ -24,7 +24,7 @@ from .options import Config
 from .provenance import announce, commit
 from .times import utc_now, utc_of_unix
 
-__all__ = ["EVENTS", "events", "read_runs", "recorded"]
+__all__ = ["EVENTS", "events", "read_events", "read_runs", "recorded"]
 
 #: Environment variable that names the file to which the logger adds a line for each job that ended:
 #: JSON with `end` ("done" or "failed"), `rule`, `wildcards`, `log`, `command`, `seconds`.
@@ -80,7 +80,7 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
             yield record
         finally:
             del os.environ[EVENTS]
-            ended = Counter(event["end"] for event in _parse(reported))
+            ended = Counter(event["end"] for event in read_events(reported))
             record["jobs_done"], record["jobs_failed"] = ended["done"], ended["failed"]
             record["ended_utc"] = utc_now()
             if record["exit_status"] == 0 and not ended:
@@ -91,10 +91,11 @@ def recorded(config: Config, command: str, targets: list[str]) -> Iterator[dict[
 
 def events() -> list[dict[str, Any]]:
     """Return what the logger told of the jobs of the present run, in order of their ends."""
-    return _parse(Path(os.environ[EVENTS]))
+    return read_events(Path(os.environ[EVENTS]))
 
 
-def _parse(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return what the logger wrote into a file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.files import write_text
 from ..core.options import Config
+from .locking import identity
 
 __all__ = ["load", "save"]
 
@@ -21,7 +22,7 @@ def _state_paths(config: Config) -> tuple[Path, Path]:
 
     Without a second place a full disk would be told by every tick.
     """
-    name = str(config.results.absolute()).strip("/").replace("/", "_")
+    name = identity(config.results) or str(config.results.absolute()).strip("/").replace("/", "_")
     spare = Path(tempfile.gettempdir()) / f"contimg-alerts-{os.getuid()}-{name}.json"
     return config.results / ".alerts.json", spare
 

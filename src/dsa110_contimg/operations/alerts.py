@@ -78,10 +78,22 @@ def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Aler
         began = now - unix_of_utc(running["since_utc"])
         product = state["last_product"]
         idle = min(began, product["age_s"]) if product else began
-        if idle > options.stuck_min * 60:
-            command = running["command"]
-            message = f"'{command}' is at work and has finished no product for {duration(idle)}"
+        silent = now - unix_of_utc(running["seen_utc"])
+        who = f"'{running['command']}' (process {running['pid']} on {running['host']})"
+        if silent > options.stuck_min * 60:
+            found["stuck"] = Alert("critical", f"{who} has been silent for {duration(silent)}")
+        elif idle > options.stuck_min * 60:
+            message = f"{who} is at work and has finished no product for {duration(idle)}"
             found["stuck"] = Alert("critical", message)
+    if options.absent_min and not state["by_run"] and not state["running"]:
+        last = state["last_tick"]
+        if last is None or last["age_s"] > options.absent_min * 60:
+            message = f"no tick for {duration(last['age_s'])}" if last else "there was no tick yet"
+            found["absent"] = Alert("critical", f"{message}: see the timer, or the crontab")
+    if options.late_h:
+        for night, late_s in state["nights"]["overdue"].items():
+            message = f"{night} could have been closed {duration(late_s)} ago"
+            found[f"late {night}"] = Alert("warning", message, options.late_h * _HOUR_S)
     if options.slow and state["queue"] > 0 and state["realtime_ratio"] < options.slow:
         message = (
             f"{state['queue']} tiles wait, and {state['realtime_ratio']:.2f} hours of data were "

@@ -20,11 +20,19 @@ from ..core import runs
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.places import repository
-from . import failures, frozen, outdated, planning, slurm
+from . import failures, frozen, locking, outdated, planning, slurm
 from .failures import Failure
 from .planning import Plan
 
 __all__ = ["Engine", "Outcome", "snakemake"]
+
+
+#: Signals by which this process is asked to end.
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+#: How often the time is looked at while Snakemake is at work, s.
+LOOK_S = 1.0
+#: How long Snakemake may take to end when it is interrupted, s.
+PATIENCE_S = 60.0
 
 
 def snakemake() -> list[str]:
@@ -105,6 +113,11 @@ class Engine:
         if words := outdated.news(self.config, plan.nights):
             print(words, flush=True)
         seen = len(runs.events())
+        nights = f"{plan.nights[0]} to {plan.nights[-1]}" if plan.nights else "no night"
+        locking.say(
+            phase=f"making {len(targets) or 'all'} products of {nights}",
+            events=os.environ[runs.EVENTS],
+        )
         # Targets come before options: some of Snakemake's options take any number of words.
         status, stopped = self._call([*targets, *options, "--configfile", str(values)], inventory)
         events = runs.events()[seen:]
@@ -131,33 +144,47 @@ class Engine:
         """Run Snakemake; return its exit status and whether it was asked to end.
 
         At the deadline, and when this process is asked to end, Snakemake is: it starts no further
-        job and waits for those at work.
+        job and waits for those at work, but not for ever (``operations.end_s``).
         """
         sys.stdout.flush()
         env = {**os.environ, planning.FROZEN: str(inventory)}
         process = subprocess.Popen([*snakemake(), *arguments], env=env)
-        asked = False
+        asked: list[float] = []
 
         def stop(*_: object) -> None:
-            nonlocal asked
-            asked = True
+            asked.append(time.monotonic())
             process.terminate()
 
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in ENDS}
         try:
-            return process.wait(_seconds(self.deadline)), asked
-        except subprocess.TimeoutExpired:
-            print("time budget spent: jobs at work end, no further one begins", flush=True)
-            stop()
-            return process.wait(), asked
-        except KeyboardInterrupt:  # the terminal has told Snakemake, too
-            return process.wait(), True
+            while process.poll() is None:
+                try:
+                    process.wait(LOOK_S)
+                except KeyboardInterrupt:  # the terminal has told Snakemake, too
+                    asked.append(time.monotonic())
+                except subprocess.TimeoutExpired:
+                    if not asked and self.out_of_time:
+                        print("time budget spent: jobs at work end, no further one begins")
+                        sys.stdout.flush()
+                        stop()
+                    if asked and time.monotonic() - asked[0] > self.config.operations.end_s:
+                        print("jobs at work did not end in time: they are ended", flush=True)
+                        _end(process)
+            return process.returncode, bool(asked)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def _seconds(deadline: float) -> float | None:
-    return None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+def _end(process: subprocess.Popen) -> None:
+    """End Snakemake and its jobs: interrupted it cancels those on a cluster, too."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    locking.kill_jobs()
 
 
 def unlock(results: Path) -> None:

@@ -29,6 +29,14 @@ def metrics(state: Mapping[str, Any], alerts: Mapping[str, Alert]) -> str:
     return generate_latest(registry).decode()
 
 
+def _last_run(state: Mapping[str, Any]) -> float | None:
+    if state["by_run"]:
+        return unix_of_utc(state["time_utc"])
+    seen = [unix_of_utc(state["last_tick"]["time_utc"])] if state["last_tick"] else []
+    seen += [unix_of_utc(state["running"]["seen_utc"])] if state["running"] else []
+    return max(seen, default=None)
+
+
 def _gauges(
     state: Mapping[str, Any], alerts: Mapping[str, Alert]
 ) -> Iterator[tuple[str, str, Samples]]:
@@ -44,6 +52,16 @@ def _gauges(
     yield "queue_tiles", "Tiles still to be made.", [({}, state["queue"])]
     yield "nights_open", "Nights that are worked on.", [({}, len(state["nights"]["open"]))]
     yield "nights_closed", "Nights that are done.", [({}, state["nights"]["closed"])]
+    yield (
+        "night_overdue_seconds",
+        "Time since an open night could have been closed.",
+        [({"night": night}, s) for night, s in state["nights"]["overdue"].items()],
+    )
+    yield (
+        "night_close_seconds",
+        "Time from the end of a night's day until it was closed.",
+        [({"night": night}, s) for night, s in state["nights"]["close_s"].items()],
+    )
     yield "last_data_timestamp_seconds", "End of the last data.", moment("last_data")
     yield (
         "last_calibration_timestamp_seconds",
@@ -51,6 +69,11 @@ def _gauges(
         moment("last_calibration"),
     )
     yield "last_product_timestamp_seconds", "When a product was made.", moment("last_product")
+    yield (
+        "last_run_timestamp_seconds",
+        "When a tick or run was last seen alive.",
+        [({}, _last_run(state))],
+    )
     yield (
         "snapshot_timestamp_seconds",
         "When these metrics were taken.",
@@ -72,7 +95,13 @@ def _gauges(
         [({"end": end}, n) for end, n in jobs],
     )
     yield "rejected_files", "Raw files left out.", [({}, len(state["rejected"]))]
-    yield "running", "Whether a run is at work.", [({}, int(state["running"] is not None))]
+    running = state["running"]
+    yield "running", "Whether a run is at work.", [({}, int(running is not None))]
+    if running:
+        began = unix_of_utc(running["since_utc"])
+        yield "run_start_timestamp_seconds", "When the run at work began.", [({}, began)]
+        ends = [({"end": end}, running[f"jobs_{end}"]) for end in ("done", "failed")]
+        yield "run_jobs", "Jobs of the run at work that have ended.", ends
     yield (
         "alert",
         "Troubles that there are, as severity: 1 info, 2 warning, 3 critical.",

@@ -1,13 +1,12 @@
 """What a run on a SLURM cluster needs beside Snakemake's plugin.
 
 It must know its own jobs, and why the cluster killed one. Snakemake gives every job of a run one
-name, which the plugin makes of a prefix and a random part. The prefix is that of the results
-folder, so that a later run can tell the jobs of a killed one.
+name, which the plugin makes of a prefix and a random part. The prefix has the id of the results
+folder, so that a later run can tell the jobs of a killed one, also from another machine.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from ..core.errors import MachineError, ToolAbsent
+from .locking import identity
 
 __all__ = ["Kill", "cancel_orphans", "job_prefix", "options", "serves", "why_killed"]
 
@@ -44,9 +44,8 @@ def serves(profile: str | Path) -> bool:
 
 
 def job_prefix(results: Path) -> str:
-    """Return what the names of all jobs of a results folder begin with."""
-    digest = hashlib.blake2b(str(results.resolve()).encode(), digest_size=6).hexdigest()
-    return f"contimg-{digest}"
+    """Return what the names of all jobs of a results folder begin with, wherever it is mounted."""
+    return f"contimg-{identity(results)}"
 
 
 def options(results: Path) -> list[str]:

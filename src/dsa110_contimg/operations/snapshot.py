@@ -26,6 +26,7 @@ from ..core.times import (
     duration,
     group_mjd,
     name_of_unix,
+    night_mjd,
     unix_of_mjd,
     unix_of_utc,
     utc_of_unix,
@@ -36,7 +37,7 @@ from .alert_state import load
 from .planning import Plan
 from .verify import damaged_before
 
-__all__ = ["empty", "render", "snapshot"]
+__all__ = ["HEARTBEAT", "empty", "render", "snapshot"]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,14 @@ STATES = ("collecting", "incomplete", *QUEUED, "measured", "refused", "quarantin
 
 #: Damaged products that are listed.
 MOST_DAMAGED = 10
+
+
+#: File in the results folder by which a run at work shows how it is.
+HEARTBEAT = ".heartbeat"
+
+
+#: Closed nights, from the last on, of which it is told how long they took to close.
+NIGHTS_TOLD = 7
 
 
 #: Closed nights, from the last on, in which a calibration is looked for.
@@ -88,14 +97,15 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
     dict
         ``schema``, ``time_utc``, ``host``, ``results``; ``groups``: number of groups of open nights
         by state; ``group_list``: these groups; ``queue``: tiles still to be made; ``nights``: open
-        ones, number of closed ones;
+        ones, number of closed ones, ``overdue``: seconds since an open one could have been closed,
+        ``close_s``: seconds from the end of its day until each of the last ones was closed;
         ``last_data``, ``last_calibration``, ``last_tick``, ``last_product``: ``time_utc`` and
         ``age_s`` (and ``group``), or None; ``calibration_age_at_last_data_s``; ``failures``;
         ``archive``: why the last attempt to archive failed, or None;
-        ``running``: who else holds the results folder; ``disks``; ``tiles_last_hour`` and
-        ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left out; ``damaged``:
-        products that ``contimg verify`` found not to be as they were made; ``trouble``: why
-        there is no more than this, else None.
+        ``running``: who else holds the results folder, and what it does; ``disks``;
+        ``tiles_last_hour`` and ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left
+        out; ``damaged``: products that ``contimg verify`` found not to be as they were made;
+        ``trouble``: why there is no more than this, else None.
     """
     now = time.time() if now is None else now
     layout = Layout(config.results)
@@ -111,7 +121,12 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
     states = Counter(g["state"] for g in groups)
     listed = ("id", "night", "state", "subbands", "dec_app_deg", "notes")
     return empty(config, now) | {
-        "nights": {"open": list(plan.nights), "closed": len(closed)},
+        "nights": {
+            "open": list(plan.nights),
+            "closed": len(closed),
+            "overdue": _overdue(plan, config, now),
+            "close_s": _close_times(layout, closed),
+        },
         "groups": {state: states[state] for state in STATES},
         "group_list": [{key: g[key] for key in listed} for g in groups],
         "queue": sum(states[state] for state in QUEUED),
@@ -142,7 +157,8 @@ def empty(config: Config, now: float) -> dict[str, Any]:
         "results": str(config.results.absolute()),
         "trouble": None,
         "archive": archive.trouble(config.results),
-        "nights": {"open": [], "closed": 0},
+        "by_run": False,
+        "nights": {"open": [], "closed": 0, "overdue": {}, "close_s": {}},
         "groups": dict.fromkeys(STATES, 0),
         "group_list": [],
         "queue": 0,
@@ -268,13 +284,42 @@ def _event(event: tuple[str, float] | None, now: float) -> dict[str, Any] | None
 
 
 def _running(results: Path) -> dict[str, Any] | None:
-    """Return who else holds the results folder: ``command``, ``pid``, ``host``, ``since_utc``."""
+    """Return who else holds the results folder, since when, and when it was last seen alive."""
     who = None if locking.held(results) else locking.holder(results)
     if who is None:
         return None
-    return {key: who[key] for key in ("command", "pid", "host")} | {
-        "since_utc": utc_of_unix(who["since"])
+    found = {key: who[key] for key in ("command", "pid", "host")} | {
+        "since_utc": utc_of_unix(who["since"]),
+        "seen_utc": utc_of_unix(who["seen"]),
+        "phase": None,
+        "jobs_done": None,
+        "jobs_failed": None,
     }
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        beat = json.loads((results / HEARTBEAT).read_text(encoding="utf-8"))
+        if beat["run"]["hold"] == who["hold"]:
+            found |= {key: beat[key] for key in ("phase", "jobs_done", "jobs_failed")}
+    return found
+
+
+def _overdue(plan: Plan, config: Config, now: float) -> dict[str, int]:
+    """Return how long open nights have been over, with all that could still arrive, s."""
+    grace_s = TILE_S + config.operations.close_after_s
+    over = {night: now - _end(night) - grace_s for night in plan.nights}
+    return {night: round(s) for night, s in over.items() if s > 0}
+
+
+def _close_times(layout: Layout, closed: Collection[str]) -> dict[str, int]:
+    """Return how long after the end of its day each of the last nights was closed, s."""
+    found = {}
+    for night in sorted(closed)[-NIGHTS_TOLD:]:
+        if (moment := _mtime(layout.night(night, "closed.json"))) is not None:
+            found[night] = round(moment - _end(night))
+    return found
+
+
+def _end(night: str) -> float:
+    return unix_of_mjd(night_mjd(night) + 1)
 
 
 def _disks(config: Config) -> list[dict[str, Any]]:
@@ -310,6 +355,20 @@ def _jobs(results: Path, now: float) -> dict[str, int]:
     return jobs
 
 
+def _at_work(state: Mapping[str, Any]) -> str:
+    if (running := state["running"]) is None:
+        return "at work: nothing"
+    seen_s = unix_of_utc(state["time_utc"]) - unix_of_utc(running["seen_utc"])
+    line = (
+        f"at work: {running['command']} (process {running['pid']} on {running['host']}) since "
+        f"{running['since_utc']}, seen {duration(max(0.0, seen_s))} ago"
+    )
+    if running["phase"]:
+        jobs = f"{running['jobs_done']} jobs done, {running['jobs_failed']} failed"
+        line += f": {running['phase']}; {jobs}"
+    return line
+
+
 def render(state: Mapping[str, Any]) -> list[str]:
     """Return a snapshot as lines for people."""
 
@@ -322,7 +381,6 @@ def render(state: Mapping[str, Any]) -> list[str]:
 
     nights = state["nights"]
     counts = ", ".join(f"{n} {name}" for name, n in state["groups"].items() if n) or "no groups"
-    running = state["running"]
     lines = [
         f"{len(nights['open'])} open nights ({counts}), {nights['closed']} closed",
         f"to be made: {state['queue']} tiles; in the last hour {state['tiles_last_hour']} made, "
@@ -334,9 +392,7 @@ def render(state: Mapping[str, Any]) -> list[str]:
                 when("last_tick", "last tick"),
             ]
         ),
-        f"at work: {running['command']} since {running['since_utc']}"
-        if running
-        else "at work: nothing",
+        _at_work(state),
     ]
     for disk in state["disks"]:
         free, total = disk["free_bytes"], disk["total_bytes"]

@@ -161,7 +161,7 @@ def test_a_failed_calibration_is_none(config, plan):
     )
     state = snapshots.snapshot(config, plan)
     assert state["last_calibration"]["group"] == entry["id"]
-    assert state["nights"] == {"open": [NIGHT], "closed": 1}
+    assert (state["nights"]["open"], state["nights"]["closed"]) == ([NIGHT], 1)
 
 
 def test_throughput_is_data_done_within_the_hour(config, plan):
@@ -304,7 +304,8 @@ QUIET = {
     "host": "here",
     "results": "/results",
     "trouble": None,
-    "nights": {"open": [NIGHT], "closed": 0},
+    "by_run": True,
+    "nights": {"open": [NIGHT], "closed": 0, "overdue": {}, "close_s": {}},
     "groups": {"measured": 3},
     "group_list": [],
     "queue": 0,
@@ -326,7 +327,16 @@ QUIET = {
     "rejected": [],
     "damaged": [],
 }
-RUNNING = {"command": "tick", "pid": 1, "host": "here", "since_utc": "2026-02-10T11:00:00Z"}
+RUNNING = {
+    "command": "tick",
+    "pid": 1,
+    "host": "here",
+    "since_utc": "2026-02-10T11:00:00Z",
+    "seen_utc": "2026-02-10T11:59:50Z",
+    "phase": "tiles of 2026-02-10",
+    "jobs_done": 3,
+    "jobs_failed": 0,
+}
 SILENT = QUIET["last_data"] | {"age_s": 3601}
 IDLE = {"time_utc": "2026-02-10T11:29:00Z", "age_s": 1860}
 
@@ -345,6 +355,20 @@ TROUBLES = [
         300,
     ),
     ({"running": RUNNING, "last_product": IDLE}, "stuck", "critical", 0),
+    ({"running": RUNNING | {"seen_utc": "2026-02-10T11:29:59Z"}}, "stuck", "critical", 0),
+    (
+        {"by_run": False, "last_tick": QUIET["last_tick"] | {"age_s": 901}},
+        "absent",
+        "critical",
+        0,
+    ),
+    ({"by_run": False, "last_tick": None}, "absent", "critical", 0),
+    (
+        {"nights": QUIET["nights"] | {"overdue": {NIGHT: 60}}},
+        f"late {NIGHT}",
+        "warning",
+        6 * 3600,
+    ),
     ({"queue": 5, "realtime_ratio": 0.9}, "slow", "info", 3600),
     ({"last_data": QUIET["last_data"] | {"age_s": -7200}}, "clock", "warning", 0),
     ({"damaged": ["nights/a.fits"]}, "damaged", "critical", 0),
@@ -373,6 +397,9 @@ NO_TROUBLES = [
     {"jobs_last_hour": {"done": 0, "failed": 1}},
     {"disks": [{"path": "/results", "free_bytes": 15, "total_bytes": 100}]},
     {"running": RUNNING},
+    {"by_run": False},
+    {"by_run": False, "last_tick": None, "running": RUNNING},
+    {"last_tick": QUIET["last_tick"] | {"age_s": 9999}},
     {"running": RUNNING | {"since_utc": "2026-02-10T11:45:00Z"}, "last_product": IDLE},
     {"last_product": IDLE},
     {"failures": [asdict(failure("G")) | {"what": "G"}]},
@@ -538,7 +565,7 @@ def mail_server():
 
 
 def telling_config(config, **values):
-    return config.model_copy(update={"alerts": config.alerts.model_copy(update=values)})
+    return config.model_copy(update={"alerts": AlertsOptions(**values)})
 
 
 def at(seconds, **change):
@@ -590,7 +617,7 @@ def test_mail_reaches_everyone_and_says_how_things_are(config, mail_server):
     (mail,) = mail_server.mails
     assert mail["to"] == ["a@x.org", "b@x.org"]
     head, _, body = mail["text"].partition("\r\n\r\n")
-    assert "Subject: contimg: [critical] 'tick' is at work and has finished no product" in head
+    assert "Subject: contimg: [critical] 'tick' (process 1 on here) is at work and has" in head
     assert "and 1 more" in head.replace("\r\n", "")
     assert "[warning] no new data" in body and "last calibration:" in body
 

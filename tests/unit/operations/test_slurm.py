@@ -7,14 +7,13 @@ import json
 import logging
 import os
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from dsa110_contimg.core.errors import MachineError, ToolAbsent
 from dsa110_contimg.core.layout import Layout
-from dsa110_contimg.operations import failures, slurm
+from dsa110_contimg.operations import failures, locking, slurm
 from snakemake_logger_plugin_contimg import EVENTS, LogHandler
 from support import REPO
 
@@ -45,16 +44,27 @@ def test_profiles_of_slurm_are_told_from_others(tmp_path):
     assert not slurm.serves(tmp_path / "absent")
 
 
-def test_each_results_folder_has_its_own_jobs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = {slurm.job_prefix(Path(name)) for name in ("results", "other")}
+@pytest.fixture
+def folder(tmp_path):
+    """Return a results folder that was held before, and so has an id."""
+
+    def make(name="results"):
+        with locking.hold(tmp_path / name, "tick"):
+            return tmp_path / name
+
+    return make
+
+
+def test_each_results_folder_has_its_own_jobs(folder, tmp_path):
+    names = {slurm.job_prefix(folder(name)) for name in ("results", "other")}
     assert len(names) == 2
-    assert slurm.job_prefix(tmp_path / "results") in names
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    assert slurm.job_prefix(tmp_path / "link") in names
     assert all(len(name) <= 50 and name.replace("-", "").isalnum() for name in names)
 
 
-def test_only_jobs_of_the_results_folder_are_cancelled(tmp_path, program):
-    mine, other = (slurm.job_prefix(tmp_path / name) for name in ("mine", "other"))
+def test_only_jobs_of_the_results_folder_are_cancelled(tmp_path, folder, program):
+    mine, other = (slurm.job_prefix(folder(name)) for name in ("mine", "other"))
     program(
         "squeue", f"[ -e {tmp_path}/done ] || echo '1 {mine}_a'; echo '2 {other}_b'; echo '3 x'"
     )
