@@ -18,6 +18,7 @@ from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
+from dsa110_contimg.operations import reconcile
 from dsa110_contimg.operations.slurm import why_killed
 
 __all__ = ["LogHandler"]
@@ -52,6 +53,8 @@ class LogHandler(LogHandlerBase):
         self.bystanders: set[int] = set()
         self.started = time.monotonic()
         self.live = sys.stderr.isatty()
+        if plugin := sys.modules.get("snakemake_executor_plugin_slurm"):
+            reconcile.attach(plugin.Executor)
 
     def emit(self, record: LogRecord) -> None:
         """Handle one event of Snakemake."""

@@ -8,6 +8,7 @@ its own is left alone.
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -110,7 +111,14 @@ def cluster():
             logs = [path.read_text()[-2000:] for path in sorted(folder.glob("slurm*.log"))]
             raise TimeoutError("\n".join([str(error), *logs])) from None
         stack.callback(_empty_queue)
-        yield folder
+        try:
+            yield folder
+        finally:
+            for process in started:
+                stack.callback(_stop, process)
+            started.clear()
+            if not call("sinfo", "--noheader"):
+                wait_for(lambda: call("sinfo", "--noheader"), "controller")
 
 
 def call(*command):
@@ -129,6 +137,56 @@ def drain(yes):
     """Keep the node from starting jobs, or let it start them again."""
     state = ("State=DRAIN", "Reason=test") if yes else ("State=RESUME",)
     call("scontrol", "update", f"NodeName={_host()}", *state)
+
+
+def restart_controller(folder):
+    """Let the controller begin anew, without any memory of jobs."""
+    call("scontrol", "shutdown", "slurmctld")
+    time.sleep(2)
+    for pid in _daemons("slurmctld"):
+        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder / "state")
+    (folder / "state").mkdir()
+    _again(folder, "slurmctld", "-D", "-c")
+
+
+def kill_node():
+    """Kill the node's daemon with all jobs, and let the controller know."""
+    for pid in [*_daemons("slurmd"), *_daemons("slurmstepd")]:
+        os.kill(pid, signal.SIGKILL)
+    call("scontrol", "update", f"NodeName={_host()}", "State=DOWN", "Reason=test")
+
+
+def restore_node(folder):
+    """Bring the node back, whatever was done to it."""
+    if not _daemons("slurmd"):
+        _again(folder, "slurmd", "-D")
+    wait_for(lambda: call("sinfo", "--noheader"), "controller")
+    call("scontrol", "update", f"NodeName={_host()}", "State=RESUME")
+    wait_for(lambda: "idle" in call("sinfo", "--noheader", "--format=%T"), "node", 90)
+
+
+def _again(folder, program, *options):
+    """Start a daemon again; it ends with the test's process."""
+    command = ["setpriv", "--pdeathsig", "TERM", shutil.which(program, path=SEARCH), *options]
+    with open(folder / f"{program}.out", "a") as log:
+        started.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+
+#: Daemons that were started again; stopped with the cluster.
+started = []
+
+
+def _daemons(name):
+    """Return the processes of a daemon of the test's cluster."""
+    found = []
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if comm.read_text().strip() == name:
+                found.append(int(comm.parent.name))
+        except OSError:
+            continue
+    return found
 
 
 def _empty_queue():

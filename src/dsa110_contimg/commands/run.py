@@ -101,7 +101,7 @@ def main(args: argparse.Namespace) -> int:
         leftovers.set_times_right(config)
         space.check_space(config)
         if on_cluster(args):
-            slurm.cancel_orphans(config.results)
+            slurm.settle(config.results)
         with runs.recorded(config, "run", args.targets) as record:
             status = record["exit_status"] = _rounds(args, config, nights, record)
         if args.report:

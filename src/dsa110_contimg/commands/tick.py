@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..core.errors import MachineError, message_of
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.times import night_of
-from ..operations import failures, slurm
+from ..operations import failures
 from .configuration import at_home, read_config
 from .shared import (
     check_tools,
@@ -71,8 +72,7 @@ def main(args: argparse.Namespace) -> int:
             leftovers.set_times_right(config)
             retention.daily(config)  # first, for it may make the room that is wanted
             space.check_space(config)
-            if engine.cluster:  # before the record: a cluster that is away would gather those
-                slurm.cancel_orphans(config.results)
+            engine.settle()  # before the record: a cluster that is away would gather those
             plan = planning.make_plan(config)
             with runs.recorded(config, "tick", []) as record:
                 record["exit_status"], plan = _tick(engine, plan, record)
@@ -98,7 +98,10 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
     """
     from ..operations import planning, space
 
-    work = _missing(plan, engine.layout)
+    held = engine.settle()
+    for name, why in held.items():
+        print(f"held back: {name or 'what is made of all nights'}: {why}", flush=True)
+    work = _missing(plan, engine.layout, held)
     if work:
         say_plan(plan)
     status, waiting = 0, set()
@@ -115,6 +118,8 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
             return status, planning.make_plan(engine.config)
     if work:
         plan = planning.make_plan(engine.config)
+    held = engine.settle()  # also what was given up meanwhile
+    waiting |= set(plan.nights) if "" in held else {night_of(n) if "T" in n else n for n in held}
     over = [
         night
         for night in plan.nights
@@ -126,12 +131,12 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
     return status, planning.make_plan(engine.config)
 
 
-def _missing(plan: Plan, layout: Layout) -> dict[str, dict[str, list[str]]]:
-    """Return the products of tiles that are not there, by night and group."""
+def _missing(plan: Plan, layout: Layout, held: Collection[str]) -> dict[str, dict[str, list[str]]]:
+    """Return the products of tiles that are not there, by night and group; none of those held."""
     from ..operations import targets
 
     found: dict[str, dict[str, list[str]]] = {}
-    for group in plan.groups:
+    for group in plan.groups.keys() - held:
         wanted = targets.tile_targets(plan, layout, [group])
         if missing := [path for path in wanted if not os.path.exists(path)]:
             found.setdefault(night_of(group), {})[group] = missing

@@ -317,6 +317,9 @@ class OperationsOptions(Options):
     end_s: Positive = 14400.0
     """How long jobs at work may take to end, after the budget or a request to end, s; then they are
     ended, and made again by the next run."""
+    cluster_wait_s: Positive = 3600.0
+    """How long a job on a cluster that was preempted, suspended or held may take to go on, and the
+    controller to answer, s; then it is given up, and made again by the next run."""
 
 
 class RetentionOptions(Options):

@@ -100,6 +100,10 @@ def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Aler
             f"done in the last hour"
         )
         found["slow"] = Alert("info", message, _HOUR_S)
+    for name, why in state["held_back"]:
+        found[f"held back {name}".strip()] = Alert(
+            "warning", f"{name or 'what is made of all nights'} is held back: {why}"
+        )
     for failure in state["failures"]:
         if failure["state"] == "quarantined":
             message = (

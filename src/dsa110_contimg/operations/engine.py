@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core import runs
+from ..core.errors import MachineError
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.places import repository
-from . import failures, frozen, locking, outdated, planning, slurm
+from . import failures, frozen, locking, outdated, planning, reconcile, slurm
 from .failures import Failure
 from .planning import Plan
 
@@ -93,6 +94,17 @@ class Engine:
         """Whether the deadline has passed."""
         return time.monotonic() >= self.deadline
 
+    def settle(self) -> dict[str, str]:
+        """Return the groups and nights that must be left alone, and why; see `slurm.settle`."""
+        return slurm.settle(self.config.results) if self.cluster else {}
+
+    def _check_settled(self, plan: Plan, targets: Collection[str]) -> None:
+        """Raise `MachineError` if a job of a killed run may yet write to what is to be made."""
+        for name, why in self.settle().items():
+            aimed_at = any(name in target for target in targets)
+            if aimed_at or (not targets and (name in ("", *plan.groups, *plan.nights))):
+                raise MachineError(f"{name or 'all nights'}: {why}")
+
     def make(self, plan: Plan, targets: Collection[str]) -> Outcome:
         """Make some products of a plan; record what fails, and forget failures that are past.
 
@@ -105,7 +117,7 @@ class Engine:
         """
         options = [*self.options, "--logger", "contimg"]
         if self.cluster:
-            slurm.cancel_orphans(self.config.results)
+            self._check_settled(plan, targets)
             options += slurm.options(self.config.results)
         unlock(self.config.results)
         inventory = planning.freeze(plan, self.layout)
@@ -147,7 +159,8 @@ class Engine:
         job and waits for those at work, but not for ever (``operations.end_s``).
         """
         sys.stdout.flush()
-        env = {**os.environ, planning.FROZEN: str(inventory)}
+        wait = {reconcile.WAIT: str(self.config.operations.cluster_wait_s)}
+        env = {**os.environ, planning.FROZEN: str(inventory), **wait}
         process = subprocess.Popen([*snakemake(), *arguments], env=env)
         asked: list[float] = []
 

@@ -32,7 +32,7 @@ from ..core.times import (
     utc_of_unix,
 )
 from ..telescope.dsa110 import TILE_S
-from . import archive, closing, locking, planning, space
+from . import archive, closing, locking, planning, slurm, space
 from .alert_state import load
 from .planning import Plan
 from .verify import damaged_before
@@ -102,7 +102,8 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
         ``last_data``, ``last_calibration``, ``last_tick``, ``last_product``: ``time_utc`` and
         ``age_s`` (and ``group``), or None; ``calibration_age_at_last_data_s``; ``failures``;
         ``archive``: why the last attempt to archive failed, or None;
-        ``running``: who else holds the results folder, and what it does; ``disks``;
+        ``running``: who else holds the results folder, and what it does;
+        ``held_back``: what a job on a cluster that does not end may write to; ``disks``;
         ``tiles_last_hour`` and ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left
         out; ``damaged``: products that ``contimg verify`` found not to be as they were made;
         ``trouble``: why there is no more than this, else None.
@@ -168,6 +169,7 @@ def empty(config: Config, now: float) -> dict[str, Any]:
         "last_product": None,
         "last_tick": _event(("", tick) if (tick := load(config).get("last_tick")) else None, now),
         "running": _running(config.results),
+        "held_back": [list(pair) for pair in slurm.lingering(config.results)],
         "failures": [],
         "disks": _disks(config),
         "tiles_last_hour": 0,
@@ -400,6 +402,7 @@ def render(state: Mapping[str, Any]) -> list[str]:
         lines.append(f"disk of {disk['path']}: {free / 1e9:.1f} GB free ({share:.0%})")
     for path in state["damaged"][:MOST_DAMAGED]:
         lines.append(f"damaged: {path}; 'contimg verify {path}' says how and what remakes it")
+    lines += [f"held back: {name or 'all nights'}: {why}" for name, why in state["held_back"]]
     for failure in state["failures"]:
         lines.append(
             f"{failure['state']}: {failure['rule']} {failure['what']}: {failure['message']} "

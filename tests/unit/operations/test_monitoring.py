@@ -319,6 +319,7 @@ QUIET = {
     "last_product": {"time_utc": "2026-02-10T11:58:00Z", "age_s": 120},
     "last_tick": {"time_utc": "2026-02-10T11:55:00Z", "age_s": 300},
     "running": None,
+    "held_back": [],
     "failures": [],
     "disks": [{"path": "/results", "free_bytes": 50, "total_bytes": 100}],
     "tiles_last_hour": 12,
@@ -370,6 +371,7 @@ TROUBLES = [
         6 * 3600,
     ),
     ({"queue": 5, "realtime_ratio": 0.9}, "slow", "info", 3600),
+    ({"held_back": [["20260210T011325", "job 7"]]}, "held back 20260210T011325", "warning", 0),
     ({"last_data": QUIET["last_data"] | {"age_s": -7200}}, "clock", "warning", 0),
     ({"damaged": ["nights/a.fits"]}, "damaged", "critical", 0),
     (

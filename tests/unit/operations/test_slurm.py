@@ -17,6 +17,8 @@ from dsa110_contimg.operations import failures, locking, slurm
 from snakemake_logger_plugin_contimg import EVENTS, LogHandler
 from support import REPO
 
+GROUP = "20260210T011325"
+
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
@@ -65,30 +67,51 @@ def test_each_results_folder_has_its_own_jobs(folder, tmp_path):
 
 def test_only_jobs_of_the_results_folder_are_cancelled(tmp_path, folder, program):
     mine, other = (slurm.job_prefix(folder(name)) for name in ("mine", "other"))
-    program(
-        "squeue", f"[ -e {tmp_path}/done ] || echo '1 {mine}_a'; echo '2 {other}_b'; echo '3 x'"
-    )
+    rows = f"echo '1 RUNNING {mine}_a'; echo '2 RUNNING {other}_b'; echo '3 RUNNING x y'"
+    program("squeue", f"[ -e {tmp_path}/done ] || {{ {rows}; }}")
     calls = program("scancel", f": > {tmp_path}/done")
-    assert slurm.cancel_orphans(tmp_path / "mine") == ["1"]
+    assert slurm.settle(tmp_path / "mine") == {}
     assert calls.read_text() == "1\n"
-    assert slurm.cancel_orphans(tmp_path / "mine") == []
+    assert slurm.settle(tmp_path / "mine") == {}
     assert calls.read_text() == "1\n"
 
 
-def test_jobs_that_do_not_end_keep_the_run_from_starting(tmp_path, program, monkeypatch):
+def test_an_unknown_job_that_does_not_end_keeps_the_run_from_starting(
+    tmp_path, folder, program, monkeypatch
+):
     monkeypatch.setattr(slurm, "CANCEL_S", 0.0)
-    program("squeue", f"echo '7 {slurm.job_prefix(tmp_path)}_a'")
+    program("squeue", f"echo '7 COMPLETING {slurm.job_prefix(folder())}_a'")
     program("scancel", "")
     with pytest.raises(MachineError, match=r"do not end on the cluster: 7; see 'scontrol show"):
-        slurm.cancel_orphans(tmp_path)
+        slurm.settle(folder())
 
 
-def test_a_cluster_that_is_away_is_named(tmp_path, program):
+def test_a_job_that_does_not_end_holds_back_what_it_writes_to(
+    tmp_path, folder, program, monkeypatch
+):
+    """It is waited for once, and forgotten when it has ended."""
+    results = folder()
+    slurm.write_books(results / "logs/slurm", {"7": [GROUP], "8": ["2026-02-10"]})
+    row = f"7 COMPLETING {slurm.job_prefix(results)}_a"
+    program("squeue", f"[ -e {tmp_path}/ended ] || echo '{row}'")
+    program("scancel", "")
+    monkeypatch.setattr(slurm, "CANCEL_S", 0.0)
+    why = "job 7 does not end on the cluster (completing)"
+    assert slurm.settle(results) == {GROUP: why}
+    monkeypatch.setattr(slurm, "CANCEL_S", 1e9)
+    assert slurm.settle(results) == {GROUP: why}
+    assert slurm.lingering(results) == [(GROUP, why)]
+    (tmp_path / "ended").touch()
+    assert slurm.settle(results) == {}
+    assert slurm.lingering(results) == []
+
+
+def test_a_cluster_that_is_away_is_named(tmp_path, folder, program):
     with pytest.raises(ToolAbsent, match="squeue is not installed, but the profile is one for"):
-        slurm.cancel_orphans(tmp_path)
+        slurm.settle(folder())
     program("squeue", "echo 'squeue: error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(MachineError, match="SLURM does not answer: squeue: squeue: error: Unable"):
-        slurm.cancel_orphans(tmp_path)
+        slurm.settle(folder())
 
 
 FACTS = "JobId=4 JobName=a b JobState={} Reason=None TimeLimit=00:30:00 MinMemoryNode=8000M"
@@ -151,9 +174,6 @@ def test_a_kill_is_known_from_the_log_when_the_controller_is_away(tmp_path, monk
     (tmp_path / "4.log").write_text("slurmstepd: error: Exceeded job memory limit\n")
     assert "it exceeded its memory; see" in slurm.why_killed("4", tmp_path / "4.log").message
     assert slurm.why_killed("4", tmp_path / "absent.log") is None
-
-
-GROUP = "20260210T011325"
 
 
 def event(end, attempt, rule="image", **more):
