@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["MAIL_PASSWORD", "WEBHOOK", "secret", "take"]
+__all__ = ["MAIL_PASSWORD", "WEBHOOK", "is_given", "secret", "take"]
 
 #: Password of ``alerts.mail_user``, and the address that replaces ``alerts.webhook``: the name of
 #: the environment variable; that of the credential is the same without ``CONTIMG_``, in lower case.
@@ -32,6 +32,14 @@ def take() -> None:
             _taken[name] = value
 
 
+def is_given(name: str) -> bool:
+    """Tell whether there is a secret, be it one that cannot be read."""
+    try:
+        return secret(name) is not None
+    except ConfigError:
+        return True
+
+
 def secret(name: str, file: Path | None = None) -> str | None:
     """Return a secret; None if there is none.
 
@@ -45,15 +53,19 @@ def secret(name: str, file: Path | None = None) -> str | None:
     Raises
     ------
     ConfigError
-        If that file cannot be read.
+        If a file that should hold it cannot be read.
     """
     if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+        return _read(file)
     if _FOLDER in _taken:
         credential = Path(_taken[_FOLDER], name.removeprefix("CONTIMG_").lower())
-        if credential.is_file():
-            return credential.read_text(encoding="utf-8").strip()
-    return _taken.get(name) or os.environ.get(name) or None
+        if os.path.lexists(credential):
+            return _read(credential)
+    return _taken.get(name)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import runs
-from ..core.credentials import MAIL_PASSWORD, WEBHOOK, secret
+from ..core.credentials import MAIL_PASSWORD, WEBHOOK, is_given, secret
 from ..core.errors import ContimgError, cause_of, message_of
 from ..core.files import HOST, owner, write_text
 from ..core.options import AlertsOptions, Config
@@ -163,7 +163,7 @@ def _publish(config: Config, state: Mapping[str, Any]) -> None:
     before = load(config)
     entries = advance(before.get("alerts", {}), alerts, now)
     channels = {}
-    if secret(WEBHOOK) or options.webhook:
+    if options.webhook or is_given(WEBHOOK):
         channels["webhook"] = _post
     if options.mail_to:
         channels["mail"] = _mail
