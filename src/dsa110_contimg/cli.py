@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": "check that products are what they were when they were made",
     "outdated": "list what the present release would make differently",
     "export": "write VOTables, ObsCore records, coverage maps, regions",
+    "upgrade": "say what another release changes; try it on a night; accept it",
     "lineage": "show what a product or a light-curve point was made from",
     "recall": "show everything that was made with a calibration or raw file",
     "simulate": "write UVH5 files of a known sky, as the correlator does",

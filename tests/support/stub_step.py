@@ -5,6 +5,7 @@ what its inputs hold, so that equal products mean equal histories. It reads from
 
 * ``STUB_SECONDS``: how long a step takes;
 * ``STUB_LEDGER``: file to which each step adds a line when it begins and when it ends;
+* ``STUB_FLUX``: flux of a source in tables of photometry, which are real tables then;
 * ``STUB_FAIL``: file with lines ``step text message``: a step whose arguments hold the text fails.
 
 A calibrator's group that is named in the file ``bad_calibrators`` of the working folder gets a
@@ -113,6 +114,8 @@ def image(ms, prefix, *options):
 def photometry(source, out, *options):
     assert Path(source).exists()
     touch(out, made_of=[source, *options])
+    if flux := os.environ.get("STUB_FLUX"):
+        write(out, f"source_id,flux_jy,snr\nA,{flux},100\nB,2.0,50\n")
 
 
 def mosaic(out, *tiles):

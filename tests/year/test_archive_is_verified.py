@@ -94,7 +94,7 @@ def remote(operations, tmp_path, place):
 
 
 @needs_rsync
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("far", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_was_copied_and_read_back_may_go(operations, place, tmp_path, far):
     target, env = remote(operations, tmp_path, place) if far else (place, {})
     before = raw_of(operations.incoming)
@@ -119,6 +119,7 @@ def test_what_was_copied_and_read_back_may_go(operations, place, tmp_path, far):
 
 
 @needs_rclone
+@pytest.mark.slow
 def test_rclone_copies_and_reads_back(operations, place):
     target = f":local:{place}"
     before = raw_of(operations.incoming)
@@ -136,7 +137,7 @@ def test_rclone_copies_and_reads_back(operations, place):
 
 
 @needs_rsync
-@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("far", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_copy_spoilt_on_its_way_is_not_recorded(operations, place, tmp_path, far):
     target, env = remote(operations, tmp_path, place) if far else (place, {})
     spoilt = SPOILING.format(real=rsync, place=f"'{place}'", once="/nowhere", touch=":")

@@ -9,7 +9,7 @@ from ..core.errors import DataError
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.times import duration
-from .configuration import config_options, read_config
+from .configuration import at_home, config_options, read_config
 
 __all__ = ["argparser", "main"]
 
@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
     """List, or copy, what is not in the archive."""
     from ..operations import archive
 
-    config = read_config(args)
+    config = at_home(read_config(args))
     nights = _nights(config, args.night)
     if not args.yes:
         n_files = n_bytes = 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..core.config import load_config, named_from, nested, scalar_of
+from ..core.config import load_config, migrate, named_from, nested, scalar_of
 from ..core.errors import ConfigError
 from ..core.layout import Layout
 from ..core.options import Config
@@ -88,6 +89,8 @@ def read_config(args: argparse.Namespace, begin: bool = False) -> Config:
         if not equals:
             raise ConfigError(f"--config: {item!r} is not KEY=VALUE")
         nested({key: _value_of(key, text)}, values)
+    for note in migrate(values)[1]:
+        print(f"config: {note}", file=sys.stderr)
     config = load_config(values)
     if config.results.exists() and not config.results.is_dir():
         raise ConfigError(f"results: {config.results} is a file; set 'results' to a folder")

@@ -24,6 +24,7 @@ from .shared import (
     keep_failures,
     nights_of,
     on_cluster,
+    say,
     say_plan,
     snakemake,
     snakemake_options,
@@ -81,7 +82,7 @@ def argparser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Check, plan, and hand over to Snakemake."""
     from ..core import runs
-    from ..operations import asked, leftovers, locking, planning, publish, space
+    from ..operations import asked, leftovers, locking, planning, publish, release, space
 
     config = at_home(read_config(args, begin=True))
     check_tools(config)
@@ -98,6 +99,7 @@ def main(args: argparse.Namespace) -> int:
         targets = _files(args, Layout(config.results))
         return snakemake(args, config, *targets, *args.snakemake)
     with locking.hold(config.results, "run", partial(publish.watch, config)):
+        say(release.admit(config))
         leftovers.set_times_right(config)
         space.check_space(config)
         if on_cluster(args):

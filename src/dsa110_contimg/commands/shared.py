@@ -32,6 +32,7 @@ __all__ = [
     "keep_failures",
     "nights_of",
     "on_cluster",
+    "say",
     "say_plan",
     "snakemake",
     "snakemake_options",
@@ -156,6 +157,12 @@ def files_of(names: list[str], layout: Layout) -> list[str]:
         else:
             files.append(os.path.relpath(name))
     return files
+
+
+def say(line: str | None) -> None:
+    """Print a line at once, if there is one."""
+    if line:
+        print(line, flush=True)
 
 
 def say_plan(plan: Plan) -> None:

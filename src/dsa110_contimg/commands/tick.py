@@ -10,7 +10,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import MachineError, message_of
+from ..core.errors import ConfigError, MachineError, message_of
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.times import night_of
@@ -21,6 +21,7 @@ from .shared import (
     engine_options,
     keep_failures,
     on_cluster,
+    say,
     say_plan,
     snakemake_options,
 )
@@ -52,6 +53,7 @@ def main(args: argparse.Namespace) -> int:
         locking,
         planning,
         publish,
+        release,
         retention,
         space,
     )
@@ -68,6 +70,7 @@ def main(args: argparse.Namespace) -> int:
     plan = trouble = None
     try:
         with locking.hold(config.results, "tick", partial(publish.watch, config)):
+            say(release.admit(config))
             leftovers.remove_stale(config, closing.open_nights(engine.layout))
             leftovers.set_times_right(config)
             retention.daily(config)  # first, for it may make the room that is wanted
@@ -78,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
                 record["exit_status"], plan = _tick(engine, plan, record)
         archive.daily(config)  # not holding the folder: data that arrive meanwhile are worked on
         return record["exit_status"]
-    except (MachineError, OSError) as error:
+    except (ConfigError, MachineError, OSError) as error:
         trouble = message_of(error)
         raise
     finally:

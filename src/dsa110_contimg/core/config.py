@@ -3,22 +3,83 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
 import os
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ValidationError
 
+from .. import __version__
 from .described import meanings
 from .errors import ConfigError
 from .options import Config, Options
 
 #: Options whose values are shown nowhere.
 SECRETS = ("alerts.webhook", "alerts.ping")
+#: Keys that have another name since: the former and the present one, as ``section.key``.
+RENAMED: dict[str, str] = {}
+
+
+def migrate(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a configuration of another release as this one names it, and what was changed.
+
+    Keys that were renamed get their present names. If ``release`` says that it was written for a
+    newer release than this, keys that are not known are left out.
+
+    Parameters
+    ----------
+    values : mapping
+        What the YAML file and the command line give together.
+
+    Returns
+    -------
+    values : dict
+        The configuration.
+    notes : list of str
+        A line for each key that was translated or left out.
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(values))
+    notes = []
+    for former, present in RENAMED.items():
+        if (value := _pop(changed, former)) is not None:
+            section, _, key = present.rpartition(".")
+            place = changed.setdefault(section, {}) if section else changed
+            place.setdefault(key, value)
+            notes.append(f"{former} is called {present} now; taken as that")
+    if _number(values.get("release")) > _number(__version__):
+        for name in list(_unknown(changed)):
+            _pop(changed, name)
+            notes.append(f"{name} is not known to release {__version__}; left out")
+    return changed, notes
+
+
+def _pop(values: dict[str, Any], name: str) -> Any:
+    """Take a key, ``section.key``, out of a configuration; None where there is none."""
+    section, _, key = name.rpartition(".")
+    place = values.get(section) if section else values
+    return place.pop(key, None) if isinstance(place, dict) else None
+
+
+def _unknown(values: Mapping[str, Any]) -> Iterator[str]:
+    for section, content in values.items():
+        info = Config.model_fields.get(section)
+        if info is None:
+            yield section
+        else:
+            known = getattr(info.annotation, "model_fields", None)
+            if known is not None and isinstance(content, dict):
+                yield from (f"{section}.{key}" for key in content if key not in known)
+
+
+def _number(release: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", str(release or ""))[:3])
+
 
 
 def nested(values: Mapping[Any, Any], into: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -72,7 +133,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
         With one line that names every wrong key, why it is wrong, and the nearest right one.
     """
     try:
-        return Config.model_validate(nested(values))
+        return Config.model_validate(migrate(nested(values))[0])
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
         raise ConfigError(f"config: {problems}") from None

@@ -320,6 +320,9 @@ class OperationsOptions(Options):
     cluster_wait_s: Positive = 3600.0
     """How long a job on a cluster that was preempted, suspended or held may take to go on, and the
     controller to answer, s; then it is given up, and made again by the next run."""
+    upgrades: Literal["automatic", "canary"] = "automatic"
+    """A release that decides numbers differently from the one before goes on and says so, or waits
+    until a night that it made again was accepted (``contimg upgrade``)."""
 
 
 class RetentionOptions(Options):
@@ -433,6 +436,9 @@ class Config(Options):
     Parquet as ``contimg catalog`` makes it; of one survey."""
     calibrators: Path | None = None
     """Further calibrators: CSV with the same columns, beside the built-in flux standards."""
+    release: Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")] | None = None
+    """Release that the file was written for: an older one leaves out the keys that it does not
+    know, and says so, where it would refuse them."""
     inventory: InventoryOptions = InventoryOptions()
     conversion: ConversionOptions = ConversionOptions()
     flagging: FlaggingOptions = FlaggingOptions()

@@ -27,6 +27,7 @@ from .times import utc_now
 from .tools import versions
 
 __all__ = [
+    "SIDECAR_SCHEMA",
     "Input",
     "Output",
     "Provenance",

@@ -31,6 +31,8 @@ __all__ = [
     "QUARANTINED",
     "RETRIED",
     "RETRIES",
+    "TOOLS",
+    "UNATTENDED",
     "WAITING",
     "Failure",
     "classify",
@@ -55,8 +57,8 @@ RETRIES = {"transient": 3, "compute": 2, "data": 0, "config": 0, "bug": 2}
 RELEASE_S = 3600.0
 #: How long a night stays open for a transient failure before it closes without what failed, s.
 HOPE_S = DAY_S
-#: Sections of the configuration that no job depends on.
-UNATTENDED = {"operations", "retention", "archive", "alerts"}
+#: Sections and keys of the configuration that no job depends on.
+UNATTENDED = {"release", "operations", "retention", "archive", "alerts"}
 #: Programs whose change voids a record.
 TOOLS = ("wsclean", "aoflagger")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -43,6 +44,8 @@ __all__ = [
     "open_index",
     "recall",
 ]
+
+log = logging.getLogger(__name__)
 
 #: Raised whenever tables or columns change: an index of another version is made anew.
 SCHEMA_VERSION = 4
@@ -915,26 +918,38 @@ def _variability(db: sqlite3.Connection, folder: Path) -> None:
 
 
 def open_index(path: Path) -> sqlite3.Connection:
-    """Open an index read-only.
+    """Open an index read-only; one of another schema, or damaged, is made anew first.
 
     Raises
     ------
     DataError
-        If it is absent or of another schema.
+        If it is absent, or cannot be made anew: it does not lie in a results folder.
     """
     if not Path(path).exists():
         raise DataError(
             f"{path}: no index; make it with: python workflow/scripts/index.py RESULTS {path}"
         )
-    db = sqlite3.connect(f"file:{Path(path).resolve()}?mode=ro", uri=True)
-    try:
-        found = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise DataError(f"{path}: no readable index ({error}); make it again") from None
-    if found is None or int(found[0]) != SCHEMA_VERSION:
-        raise DataError(f"{path}: schema {found and found[0]}, not {SCHEMA_VERSION}; make it again")
+    whole = Path(path).resolve()
+    if trouble := _trouble(whole):
+        if not (whole.parent / "nights").is_dir():
+            raise DataError(f"{path}: {trouble}; make it again")
+        log.warning("%s: %s; made anew", path, trouble)
+        build_index(whole.parent, whole, rebuild=True)
+    db = sqlite3.connect(f"file:{whole}?mode=ro", uri=True)
     db.row_factory = sqlite3.Row
     return db
+
+
+def _trouble(path: Path) -> str | None:
+    """Return why an index cannot be read by this release; None if it can."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        try:
+            found = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        except sqlite3.DatabaseError as error:
+            return f"no readable index ({error})"
+    if found is None or found[0] != str(SCHEMA_VERSION):
+        return f"schema {found and found[0]}, not {SCHEMA_VERSION}"
+    return None
 
 
 _UP = """
