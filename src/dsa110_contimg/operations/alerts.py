@@ -101,9 +101,8 @@ def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Aler
         )
         found["slow"] = Alert("info", message, _HOUR_S)
     for name, why in state["held_back"]:
-        found[f"held back {name}".strip()] = Alert(
-            "warning", f"{name or 'what is made of all nights'} is held back: {why}"
-        )
+        message = f"{name or 'what is made of all nights'} is held back: {why}"
+        found[f"held back {name or 'all'}"] = Alert("warning", message)
     for failure in state["failures"]:
         if failure["state"] == "quarantined":
             message = (

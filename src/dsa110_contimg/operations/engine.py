@@ -33,7 +33,7 @@ ENDS = (signal.SIGTERM, signal.SIGHUP)
 #: How often the time is looked at while Snakemake is at work, s.
 LOOK_S = 1.0
 #: How long Snakemake may take to end when it is interrupted, s.
-PATIENCE_S = 60.0
+PATIENCE_S = 15.0
 
 
 def snakemake() -> list[str]:

@@ -24,6 +24,7 @@ from ..core.layout import Layout, parse_group
 from ..core.places import PACKAGE, script
 from ..core.provenance import COMMIT, CONFIGURATION, RUN
 from ..core.sidecar import sidecar_path
+from ..core.times import DAY_S, duration
 from .verify import Place, cards_of, read_json
 
 __all__ = ["Result", "check"]
@@ -31,6 +32,8 @@ __all__ = ["Result", "check"]
 #: The imager with several threads adds in another order each time: largest difference over largest
 #: value that is still rounding.
 ROUNDING = 1e-6
+#: Time limit of a step that is made again, s; its programs have shorter ones of their own.
+STEP_S = DAY_S
 #: Casacore's tables are read by one thread.
 _READING = threading.Lock()
 
@@ -235,15 +238,19 @@ class _Shadow:
             remove(self.of(path))
         command = [sys.executable, str(script(argv[0])), *map(self._translated, argv[1:])]
         with self._log.open("w+", encoding="utf-8", errors="replace") as log:
-            done = subprocess.run(
-                command,
-                cwd=self.results.parent,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=self.results.parent,
+                    env=_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    timeout=STEP_S,
+                )
+            except subprocess.TimeoutExpired:
+                raise _Failed(f"the step did not end within {duration(STEP_S)}") from None
             if done.returncode == 2:
                 raise DataError("its arguments are those of another release")
             if done.returncode:
