@@ -8,7 +8,6 @@ of which is recorded when it is done: what was interrupted goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core import checksums
 from ..core.errors import BusyError, ConfigError, ContimgError, DataError, MachineError, ToolError
 from ..core.figures import GroupFigures
 from ..core.files import remove, scratch, write_text
@@ -37,7 +37,6 @@ __all__ = ["Item", "Progress", "archive", "archived", "daily", "hold", "pending"
 PART_FILES, PART_BYTES = 64, 20e9
 #: Time limit of reading the place's folder, and silence after which rsync gives up, s.
 LOOK_S, SILENCE_S = 120.0, 300
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ def _archive_part(config: Config, place: _Place, night: str, part: Sequence[Item
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(item.source.absolute())
         place.copy(folder)
-        sums = {item.name: _sha256(item.source) for item in part}
+        sums = {item.name: checksums.of_file(item.source) for item in part}
         if place.differences(folder, sums):
             place.copy(folder, anew=True)  # one that looks the same by size and time is not copied
         if wrong := place.differences(folder, sums):
@@ -253,18 +252,12 @@ def _archive_part(config: Config, place: _Place, night: str, part: Sequence[Item
     write_text(_record_path(layout, night), json.dumps(content, indent=1) + "\n")
 
 
-def _sha256(path: Path) -> str:
-    """Return the checksum of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sha256_on_disk(path: Path) -> str:
     """Return the checksum of a file as the disk has it, not as the kernel remembers it."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums.of_file(path)
 
 
 @dataclass(frozen=True)
