@@ -16,6 +16,7 @@ import datetime
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -66,7 +67,10 @@ def folder(path, made_of=(), verdict="pass"):
     temporary = beside(Path(path))
     temporary.mkdir()
     (temporary / "content").write_text(content(Path(path).name, *made_of))
+    if Path(path).exists():
+        Path(path).replace(temporary.with_name(f"{temporary.name}.old"))
     temporary.replace(path)
+    shutil.rmtree(temporary.with_name(f"{temporary.name}.old"), ignore_errors=True)
     sidecar(path, verdict)
 
 
@@ -141,9 +145,7 @@ def lightcurves(folder, *tables):
 
 
 def candidate_plots(curves, out):
-    assert (Path(curves) / "candidates.csv").exists()
-    Path(out).mkdir()
-    sidecar(out)
+    folder(out, [Path(curves) / "candidates.csv"])
 
 
 def night_qa(folder, out, *options):
@@ -167,11 +169,10 @@ def mosaic_view(source, out):
 night_report = night_qa
 
 
-def index(results, out, _, link):
+def index(results, out):
     with Path(out).open("a") as file:  # a line each time it is built upon
         file.write("made\n")
-    Path(link).symlink_to(Path(out).name)
-    sidecar(link)
+    sidecar(out)
 
 
 def note(*words):

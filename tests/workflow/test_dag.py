@@ -132,8 +132,8 @@ def test_a_new_night_leaves_the_old_ones_alone(season):
 def test_the_index_is_built_upon_not_made_anew(season):
     index = season.path / "results/index.sqlite"
     assert index.read_text() == "made\n"
-    index.unlink()
-    assert season.jobs() == {("index", None)}
+    (season.path / season.layout.night(NIGHT, "qa.json")).touch()
+    assert ("index", None) in season.jobs()
     done = season.run()
     assert done.returncode == 0, done.stderr
     assert index.read_text() == "made\nmade\n"

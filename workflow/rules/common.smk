@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 # Of this file, not of the main Snakefile: the workflow may be a module of another.
-SRC = (
-    Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1] / "src"
-)
+RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+SRC = RULES.parents[1] / "src"
 if not SRC.is_dir():
     sys.exit(f"contimg: no package in {SRC}: as a module, the workflow must be on disk")
 sys.path.insert(0, str(SRC))
@@ -20,7 +19,7 @@ from dsa110_contimg.core.provenance import name_configuration
 from dsa110_contimg.core.times import GROUP_ID, night_of
 from dsa110_contimg.core.tools import present
 from dsa110_contimg.imaging.presets import optional_products
-from dsa110_contimg.operations import planning
+from dsa110_contimg.operations import outputs, planning
 from dsa110_contimg.operations.targets import (
     MOSAIC_MAPS,
     TILE_MAPS,
@@ -29,6 +28,7 @@ from dsa110_contimg.operations.targets import (
 )
 
 planning.prepare_jobs(SRC)
+outputs.keep(RULES)
 
 try:
     CONFIG = load_config(config)

@@ -114,8 +114,7 @@ rule night_report:
         )
 
 
-# Snakemake deletes an output before its job begins. The index that there is to build upon is kept under
-# another name, which the output is a link to: adding a night costs that night.
+# The index that there is is built upon: adding a night costs that night.
 rule index:
     input:
         curves("lightcurves.parquet"),
@@ -132,6 +131,5 @@ rule index:
     params:
         code=code("index"),
         results=folder_of,
-        kept=str(LAYOUT.results / ".index.sqlite"),
     shell:
-        step("index", "{params.results:q} {params.kept:q} --link {output.index:q}")
+        step("index", "{params.results:q} {output.index:q}")

@@ -13,7 +13,6 @@ def argparser() -> argparse.ArgumentParser:
     parser.add_argument("results", type=Path, help="results folder")
     parser.add_argument("out", type=Path, help="index.sqlite to write")
     parser.add_argument("--rebuild", action="store_true", help="read every night again")
-    parser.add_argument("--link", type=Path, help="link to make to it, once it is whole")
     return parser
 
 
@@ -23,9 +22,7 @@ def main(args: argparse.Namespace) -> None:
     from dsa110_contimg.reports.index import build_index
 
     rows = build_index(args.results, args.out, args.rebuild)
-    if args.link:
-        args.link.symlink_to(args.out.name)
-    vouch("index", args.link or args.out, [args.results / "lightcurves" / "lightcurves.parquet"])
+    vouch("index", args.out, [args.results / "lightcurves" / "lightcurves.parquet"])
     shown = ("groups", "calibrations", "images", "mosaics", "sources", "measurements", "candidates")
     print(f"{args.out}: " + ", ".join(f"{rows[table]} {table}" for table in shown))
 

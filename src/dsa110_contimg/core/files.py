@@ -159,11 +159,8 @@ def put_in_place(targets: Mapping[Path, Path]) -> None:
     to_disk(targets)
     for finished, target in targets.items():
         if target.is_dir() and not target.is_symlink():
-            # A directory cannot be renamed over a full one: move the old aside first.
-            old = beside(target, "old")
-            os.replace(target, old)
-            os.replace(finished, target)
-            shutil.rmtree(old)
+            _exchange(finished, target)
+            remove(finished)  # what stood there before
         else:
             os.replace(finished, target)
     for folder in {target.parent for target in targets.values()}:
@@ -201,6 +198,25 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(number)
+
+
+def _exchange(finished: Path, target: Path) -> None:
+    """Put a folder in the place of another, which gets its name: one of them is there at any time.
+
+    A folder cannot be renamed over a full one. Where the file system cannot exchange two names
+    either (NFS), the target is absent for a moment.
+    """
+    import ctypes
+
+    at_cwd, exchange = -100, 2
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # glibc 2.28, musl 1.2.5
+    names = os.fsencode(finished), os.fsencode(target)
+    if rename and rename(at_cwd, names[0], at_cwd, names[1], exchange) == 0:
+        return
+    old = beside(target, "old")
+    os.replace(target, old)
+    os.replace(finished, target)
+    os.replace(old, finished)
 
 
 def remove(path: Path) -> None:

@@ -935,7 +935,9 @@ def open_index(path: Path) -> sqlite3.Connection:
             raise DataError(f"{path}: {trouble}; make it again")
         log.warning("%s: %s; made anew", path, trouble)
         build_index(whole.parent, whole, rebuild=True)
-    db = sqlite3.connect(f"file:{whole}?mode=ro", uri=True)
+    # Not read-only: what an update that was killed left is taken back first.
+    db = sqlite3.connect(f"{whole.as_uri()}?mode=rw", uri=True)
+    db.execute("PRAGMA query_only = ON")
     db.row_factory = sqlite3.Row
     return db
 
