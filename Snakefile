@@ -23,7 +23,7 @@ include: "workflow/rules/report.smk"
 
 onstart:
     try:
-        planning.begin(PLAN, LAYOUT)
+        frozen.begin(CONFIG, PLAN)
         name_configuration(CONFIG)
     except ContimgError as error:
         sys.exit(f"contimg: {error}")

@@ -19,7 +19,7 @@ from dsa110_contimg.core.provenance import name_configuration
 from dsa110_contimg.core.times import GROUP_ID, night_of
 from dsa110_contimg.core.tools import present
 from dsa110_contimg.imaging.presets import optional_products
-from dsa110_contimg.operations import outputs, planning
+from dsa110_contimg.operations import frozen, outputs, planning
 from dsa110_contimg.operations.targets import (
     MOSAIC_MAPS,
     TILE_MAPS,
@@ -44,7 +44,7 @@ if workflow.modifier.parent_modifier is None:
 
 
 try:
-    PLAN = planning.make_plan(CONFIG)
+    PLAN = frozen.plan_of(CONFIG, None if workflow.is_main_process else sys.argv)
     OPTIONAL = optional_products(CONFIG.imaging)  # of each tile
 except ContimgError as error:
     sys.exit(f"contimg: {error}")
@@ -152,7 +152,7 @@ def calibrator_table():
 
 def inventory_option():
     """Option that names the inventory that this run began with."""
-    return shlex.join(["--inventory", str(planning.inventory_path(LAYOUT))])
+    return shlex.join(["--inventory", str(frozen.inventory_path(LAYOUT))])
 
 
 def folder_of(wildcards, output):
@@ -271,5 +271,7 @@ def shown(path):
 
 
 def targets():
-    """Every product that is kept: one that is deleted is made again."""
+    """Every product that is kept: one that is deleted is made again. What runs a job needs none."""
+    if not workflow.is_main_process:
+        return []
     return [shown(path) for path in all_targets(PLAN, LAYOUT)]

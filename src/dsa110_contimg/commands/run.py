@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ConfigError, ToolError
 from ..core.files import replacing
@@ -30,6 +30,9 @@ from .shared import (
     snakemake_options,
     target,
 )
+
+if TYPE_CHECKING:
+    from ..operations.planning import Plan
 
 WORKFLOW_REPORT = "workflow-report.html"
 
@@ -95,9 +98,8 @@ def main(args: argparse.Namespace) -> int:
     asked.check(args.targets, plan, config)
     say_plan(plan)
     if {"-n", "--dry-run", "--dryrun"} & set(args.snakemake):
-        os.environ[planning.FROZEN] = str(planning.freeze(plan, Layout(config.results)))
         targets = _files(args, Layout(config.results))
-        return snakemake(args, config, *targets, *args.snakemake)
+        return snakemake(args, config, plan, *targets, *args.snakemake)
     with locking.hold(config.results, "run", partial(publish.watch, config)):
         say(release.admit(config))
         leftovers.set_times_right(config)
@@ -107,7 +109,7 @@ def main(args: argparse.Namespace) -> int:
         with runs.recorded(config, "run", args.targets) as record:
             status = record["exit_status"] = _rounds(args, config, nights, record)
         if args.report:
-            _report(args, config)
+            _report(args, config, planning.make_plan(config, nights))
         return status
 
 
@@ -127,11 +129,12 @@ def _files(args: argparse.Namespace, layout: Layout) -> list[str]:
     return files_of(args.targets, layout)
 
 
-def _report(args: argparse.Namespace, config: Config) -> None:
+def _report(args: argparse.Namespace, config: Config, plan: Plan) -> None:
     """Gather the pages that there are, and statistics of all jobs, in one file."""
     out = config.results / WORKFLOW_REPORT
     with replacing(out) as temporary:
-        if status := snakemake(args, config, "--report", str(temporary), "--quiet", "all"):
+        options = ("--report", str(temporary), "--quiet", "all")
+        if status := snakemake(args, config, plan, *options):
             raise ToolError(f"{out}: snakemake --report ended with {status}; its message is above")
     print(f"report: {out}", flush=True)
 

@@ -74,16 +74,20 @@ def on_cluster(args: argparse.Namespace) -> bool:
     return args.profile is not None and slurm.serves(args.profile)
 
 
-def snakemake(args: argparse.Namespace, config: Config, *extra: str) -> int:
-    """Run Snakemake for something that makes no product; return its exit status."""
+def snakemake(args: argparse.Namespace, config: Config, plan: Plan, *extra: str) -> int:
+    """Run Snakemake for something that makes no product; return its exit status.
+
+    It is handed the plan privately: another run may be at work.
+    """
     from ..operations import engine, frozen
 
     sys.stdout.flush()
     with scratch("snakemake") as folder:
-        options = [*snakemake_options(args), "--configfile"]
-        options.append(str(frozen.freeze_config(config, folder)))
+        places = frozen.freeze(config, plan, folder, folder / "inventory" / "inventory.json")
+        options = [*snakemake_options(args), *frozen.options(folder)]
+        command = [*engine.snakemake(), *extra, *options]
         try:
-            return subprocess.call([*engine.snakemake(), *extra, *options], timeout=SNAKEMAKE_S)
+            return subprocess.call(command, env=os.environ | places, timeout=SNAKEMAKE_S)
         except subprocess.TimeoutExpired:
             raise ToolTimeout(
                 f"snakemake was stopped after its time limit of {SNAKEMAKE_S} s"

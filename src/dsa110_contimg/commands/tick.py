@@ -99,7 +99,7 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
     plan : Plan
         What there is to do now.
     """
-    from ..operations import planning, space
+    from ..operations import frozen, planning, space
 
     held = engine.settle()
     for name, why in held.items():
@@ -113,7 +113,7 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
         if room < len(missing):
             print(f"{night}: the disk has room for {room} of {len(missing)} tiles", flush=True)
         targets = [path for group in list(missing)[:room] for path in missing[group]]
-        outcome = engine.make(plan, targets)
+        outcome = engine.make(plan, targets, frozen.needed_for(plan, night))
         keep_failures(record, outcome)
         status = status or outcome.status
         waiting |= {f.wildcards.get("night") for f in outcome.failed if not f.quarantined}

@@ -81,7 +81,6 @@ def _number(release: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", str(release or ""))[:3])
 
 
-
 def nested(values: Mapping[Any, Any], into: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return values with each key such as ``imaging.preset`` in its section.
 

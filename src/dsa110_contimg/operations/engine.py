@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +105,9 @@ class Engine:
             if aimed_at or (not targets and (name in ("", *plan.groups, *plan.nights))):
                 raise MachineError(f"{name or 'all nights'}: {why}")
 
-    def make(self, plan: Plan, targets: Collection[str]) -> Outcome:
+    def make(
+        self, plan: Plan, targets: Collection[str], nights: Collection[str] | None = None
+    ) -> Outcome:
         """Make some products of a plan; record what fails, and forget failures that are past.
 
         Parameters
@@ -114,24 +116,27 @@ class Engine:
             The plan; Snakemake works on its inventory and nights.
         targets : collection of str
             Products and further options; all products when empty.
+        nights : collection of str, optional
+            Nights that these need; otherwise all of the plan.
         """
         options = [*self.options, "--logger", "contimg"]
         if self.cluster:
             self._check_settled(plan, targets)
             options += slurm.options(self.config.results)
         unlock(self.config.results)
-        inventory = planning.freeze(plan, self.layout)
-        values = frozen.freeze_config(self.config, frozen.folder_of(self.layout))
+        handed = frozen.folder_of(self.layout)
+        inventory = frozen.inventory_path(self.layout)
+        places = frozen.freeze(self.config, plan, handed, inventory, nights)
         if words := outdated.news(self.config, plan.nights):
             print(words, flush=True)
         seen = len(runs.events())
-        nights = f"{plan.nights[0]} to {plan.nights[-1]}" if plan.nights else "no night"
+        span = f"{plan.nights[0]} to {plan.nights[-1]}" if plan.nights else "no night"
         locking.say(
-            phase=f"making {len(targets) or 'all'} products of {nights}",
+            phase=f"making {len(targets) or 'all'} products of {span}",
             events=os.environ[runs.EVENTS],
         )
         # Targets come before options: some of Snakemake's options take any number of words.
-        status, stopped = self._call([*targets, *options, "--configfile", str(values)], inventory)
+        status, stopped = self._call([*targets, *options, *frozen.options(handed)], places)
         events = runs.events()[seen:]
         for event in events:
             if event["end"] == "done":
@@ -152,7 +157,7 @@ class Engine:
             status = 0  # what is left is for the next run
         return Outcome(status, failed, failures.retried(events), stopped)
 
-    def _call(self, arguments: Sequence[str], inventory: Path) -> tuple[int, bool]:
+    def _call(self, arguments: Sequence[str], places: Mapping[str, str]) -> tuple[int, bool]:
         """Run Snakemake; return its exit status and whether it was asked to end.
 
         At the deadline, and when this process is asked to end, Snakemake is: it starts no further
@@ -160,8 +165,7 @@ class Engine:
         """
         sys.stdout.flush()
         wait = {reconcile.WAIT: str(self.config.operations.cluster_wait_s)}
-        env = {**os.environ, planning.FROZEN: str(inventory), **wait}
-        process = subprocess.Popen([*snakemake(), *arguments], env=env)
+        process = subprocess.Popen([*snakemake(), *arguments], env=os.environ | places | wait)
         asked: list[float] = []
 
         def stop(*_: object) -> None:

@@ -1,13 +1,12 @@
 """What there is to do: inventory, calibration plan and epoch plan of one results folder.
 
 A pure function of what lies on disk. It is called when the Snakefile is parsed, so it imports
-nothing heavy; jobs on a cluster read the plan that was frozen for them instead of looking again.
+nothing heavy; jobs on a cluster read the plan that was frozen for them (`frozen`).
 Closed nights are left alone: what a plan costs does not grow with the history.
 """
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
@@ -24,15 +23,15 @@ from ..catalogs import calibrators, catalogue
 from ..conversion.inventory import Group, Inventory, take_inventory
 from ..core.errors import ConfigError
 from ..core.figures import GroupFigures
-from ..core.files import write_text
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.sidecar import read_sidecar, sidecar_path
 from ..core.times import night_mjd
 from ..mosaics import plan as mosaic_plan
-from . import closing, failures, locking
+from . import closing, failures
+from .failures import Failure
 
-#: Environment variable that names a frozen inventory.
+#: Environment variable that names an inventory that was taken already.
 FROZEN = "CONTIMG_INVENTORY"
 
 
@@ -80,7 +79,7 @@ class Plan:
     optional: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
     settled: frozenset[str] = frozenset()
-    failures: tuple[failures.Failure, ...] = ()
+    failures: tuple[Failure, ...] = ()
     set_aside: frozenset[str] = frozenset()
 
     @property
@@ -102,8 +101,7 @@ def make_plan(config: Config, nights: Collection[str] | None = None) -> Plan:
     config : Config
         The validated configuration.
     nights : collection of str, optional
-        Nights to work on, closed ones too; otherwise those of the frozen inventory, or else all
-        open ones.
+        Nights to work on, closed ones too; otherwise all open ones.
 
     Raises
     ------
@@ -111,19 +109,18 @@ def make_plan(config: Config, nights: Collection[str] | None = None) -> Plan:
         If the incoming folder, the catalogue or the calibrator table is missing.
     """
     layout = Layout(config.results)
-    inventory, frozen_nights = _frozen()
+    inventory = _given()
     if inventory is None:
         check_paths(config)
         inventory = take_inventory(
             config.incoming, config.inventory, cache_path=layout.results / ".inventory-cache.json"
         )
-    asked = frozen_nights if nights is None else nights
     closed = set(closing.closed_nights(layout))
     news = _news(inventory, layout, closed)
     arrived = {g.night for g in inventory.groups}
     active = ({*closing.nights_on_disk(layout), *arrived} - closed) | news
-    chosen = active if asked is None else set(asked)
-    if asked is None:
+    chosen = active if nights is None else set(nights)
+    if nights is None:
         chosen |= _revived(layout, closed - chosen, active, config)
     outside = _solutions_elsewhere(layout, closed - chosen, active - chosen, chosen, config)
     return _plan(config, layout, inventory, chosen, outside)
@@ -313,50 +310,17 @@ def prepare_jobs(source: Path) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def inventory_path(layout: Layout) -> Path:
-    """Return where the inventory of the latest run is."""
-    return layout.results / "inventory.json"
-
-
-def freeze(plan: Plan, layout: Layout) -> Path:
-    """Hand a run's inventory and nights to its jobs; return the file.
-
-    One look at the incoming folder serves the whole run: jobs on a cluster parse the workflow
-    again, and would see what has arrived since.
-    """
-    path = inventory_path(layout).absolute()
-    content = {"nights": plan.nights, **plan.inventory.to_dict()}
-    write_text(path, json.dumps(content, indent=1) + "\n")
-    return path
-
-
-def begin(plan: Plan, layout: Layout) -> None:
-    """Begin a run of Snakemake: hold the results folder, unless the launcher does; freeze the plan.
-
-    Raises
-    ------
-    BusyError
-        If another run holds the results folder.
-    """
-    if not locking.held(layout.results):
-        holder = locking.hold(layout.results, "snakemake")
-        holder.__enter__()
-        atexit.register(holder.__exit__, None, None, None)
-    os.environ[FROZEN] = str(freeze(plan, layout))
-
-
 def excluding(groups: Collection[str]) -> str:
     """Return a regular expression that keeps what follows it from matching some group ids."""
     return f"(?!{'|'.join(sorted(groups))})" if groups else ""
 
 
-def _frozen() -> tuple[Inventory | None, list[str] | None]:
-    """Return the inventory that this process was handed, and the nights to work on, if any."""
+def _given() -> Inventory | None:
+    """Return the inventory that this process was handed, if any."""
     path = os.environ.get(FROZEN)
     if not path:
-        return None, None
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    return Inventory.from_dict(content), content.get("nights")
+        return None
+    return Inventory.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def check_paths(config: Config) -> None:
