@@ -118,7 +118,8 @@ class Operations:
         found = {}
         for path in sorted(self.results.rglob("*")):
             place = path.relative_to(self.results)
-            if place.parts[0] in VOLATILE or place.name.startswith("."):
+            hidden = any(part.startswith(".") for part in place.parts)
+            if hidden or place.parts[0] in VOLATILE:
                 continue
             if path.is_file():
                 found[str(place)] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -127,7 +128,7 @@ class Operations:
 
 def science(products: dict[str, str]) -> dict[str, str]:
     """Leave out what tells the history of the runs rather than of the sky."""
-    names = ("inventory.json", "index.sqlite", "closed.json", "metrics.prom")
+    names = ("inventory.json", "index.sqlite", "closed.json", "records.json.gz", "metrics.prom")
     return {path: made for path, made in products.items() if Path(path).name not in names}
 
 

@@ -193,6 +193,9 @@ def fail_if_told(step, arguments):
 
 if __name__ == "__main__":
     program, *arguments = sys.argv[1:]
+    while "--arguments-from" in arguments:
+        at = arguments.index("--arguments-from")
+        arguments[at : at + 2] = Path(arguments[at + 1]).read_text().split("\n")[:-1]
     step = Path(program).stem
     note("begin", step, *arguments[:2])
     time.sleep(float(os.environ.get("STUB_SECONDS", 0)))

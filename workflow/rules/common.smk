@@ -16,10 +16,11 @@ from dsa110_contimg.core.errors import ContimgError
 from dsa110_contimg.core.layout import Layout
 from dsa110_contimg.core.places import home_of, script
 from dsa110_contimg.core.provenance import name_configuration
+from dsa110_contimg.core.steps import FROM_FILE
 from dsa110_contimg.core.times import GROUP_ID, night_of
 from dsa110_contimg.core.tools import present
 from dsa110_contimg.imaging.presets import optional_products
-from dsa110_contimg.operations import frozen, outputs, planning
+from dsa110_contimg.operations import frozen, outputs, planning, records
 from dsa110_contimg.operations.targets import (
     MOSAIC_MAPS,
     TILE_MAPS,
@@ -50,6 +51,11 @@ except ContimgError as error:
     sys.exit(f"contimg: {error}")
 
 LAYOUT = Layout(CONFIG.results)
+
+
+# What was noted of nights that were closed meanwhile.
+if workflow.is_main_process:
+    records.unpack(LAYOUT, PLAN.nights)
 
 
 # Closed nights, and tiles whose data were purged, match no rule: their products are taken as they are.
@@ -153,6 +159,11 @@ def calibrator_table():
 def inventory_option():
     """Option that names the inventory that this run began with."""
     return shlex.join(["--inventory", str(frozen.inventory_path(LAYOUT))])
+
+
+def night_tables_option():
+    """Option that names the tables of all nights, by file: a command line ends at 128 kB."""
+    return shlex.join([FROM_FILE, str(frozen.tables_path(LAYOUT))])
 
 
 def folder_of(wildcards, output):

@@ -19,9 +19,10 @@ rule lightcurves:
         code=code("lightcurves"),
         tools=tools("lightcurves"),
         folder=folder_of,
+        tables=night_tables_option(),
         options=options("lightcurves"),
     shell:
-        step("lightcurves", "{params.folder:q} {input:q} {params.options}")
+        step("lightcurves", "{params.folder:q} {params.tables} {params.options}")
 
 
 rule candidate_plots:

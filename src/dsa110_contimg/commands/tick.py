@@ -53,6 +53,7 @@ def main(args: argparse.Namespace) -> int:
         locking,
         planning,
         publish,
+        records,
         release,
         retention,
         space,
@@ -74,6 +75,7 @@ def main(args: argparse.Namespace) -> int:
             leftovers.remove_stale(config, closing.open_nights(engine.layout))
             leftovers.set_times_right(config)
             retention.daily(config)  # first, for it may make the room that is wanted
+            records.daily(config)
             space.check_space(config)
             engine.settle()  # before the record: a cluster that is away would gather those
             plan = planning.make_plan(config)

@@ -30,6 +30,7 @@ __all__ = [
     "private_folder",
     "private_folders",
     "put_in_place",
+    "read_lines",
     "remove",
     "replacing",
     "scratch",
@@ -225,6 +226,11 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """Return the lines of a text file; names in it hold no line feeds."""
+    return Path(path).read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def write_text(target: str | os.PathLike, text: str) -> None:

@@ -21,8 +21,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .errors import MARK, Stopped, cause_of, message_of, status_of
+from .files import read_lines
 
-__all__ = ["guarded", "parser", "run"]
+__all__ = ["FROM_FILE", "guarded", "parser", "run"]
+
+#: What comes before the name of a file with further arguments, a line each: a command line ends at
+#: 128 kB, as the shell of a job has it.
+FROM_FILE = "--arguments-from"
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -48,14 +53,16 @@ def run(
     main : callable
         Does the work, given the arguments.
     argv : sequence of str, optional
-        Arguments without the program name; `sys.argv` when absent.
+        Arguments without the program name; `sys.argv` when absent. Two of them, `FROM_FILE` and a
+        name, stand for the lines of a file.
 
     Returns
     -------
     int
         Exit status: 0 done, 1 to 6 as in `errors`, 130 interrupted, 143 terminated.
     """
-    args = parser.parse_args(argv)
+    words = _with_files(parser, sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words)
 
     def work() -> None:
         from .config import resolved
@@ -63,11 +70,25 @@ def run(
 
         if argv is None:  # what repeats it, in the log
             print("$ " + shlex.join(["python", *sys.argv]), flush=True)
-        command = [parser.prog, *(sys.argv[1:] if argv is None else argv)]
-        with _ending_in_order(), calling(command, resolved(args)):
+        with _ending_in_order(), calling([parser.prog, *words], resolved(args)):
             main(args)
 
     return guarded(parser.prog, work, for_programs=not sys.stderr.isatty())
+
+
+def _with_files(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
+    """Return arguments with the lines of files in the place of their names."""
+    words: list[str] = []
+    given = iter(argv)
+    for word in given:
+        if word != FROM_FILE:
+            words.append(word)
+            continue
+        try:
+            words += read_lines(next(given, ""))
+        except OSError as error:
+            parser.error(f"{FROM_FILE}: {error.filename}: {error.strerror}")
+    return words
 
 
 def guarded(name: str, work: Callable[[], int | None], for_programs: bool) -> int:

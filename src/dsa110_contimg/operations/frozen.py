@@ -39,6 +39,7 @@ __all__ = [
     "nights_of_jobs",
     "options",
     "plan_of",
+    "tables_path",
 ]
 
 #: Environment variable that names the folder with a frozen plan.
@@ -57,6 +58,11 @@ def folder_of(layout: Layout) -> Path:
 def inventory_path(layout: Layout) -> Path:
     """Return where the inventory of the latest run is."""
     return layout.results / "inventory.json"
+
+
+def tables_path(layout: Layout) -> Path:
+    """Return the file that names the photometry of all nights that make the light curves."""
+    return folder_of(layout) / "photometry.list"
 
 
 def freeze(
@@ -81,6 +87,9 @@ def freeze(
     nights = plan.nights if nights is None else sorted({*nights} & {*plan.nights})
     _write(inventory, TypeAdapter(Inventory).dump_json(plan.inventory, indent=1).decode())
     _write(folder / "config.json", config.model_dump_json(indent=1) + "\n")
+    layout = Layout(config.results)
+    tables = (layout.night(night, "photometry.csv") for night in plan.measured_nights)
+    _write(folder / "photometry.list", "".join(f"{table}\n" for table in tables))
     parts = {"plan": _common(plan, nights), **_by_night(plan, nights)}
     for name, part in parts.items():
         _write(folder / f"{name}.json", _adapter().dump_json(part, indent=1).decode())
