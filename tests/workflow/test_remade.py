@@ -62,7 +62,8 @@ def written(folder):
     root, found = folder.path / "results", {}
     for top, folders, files in os.walk(root):
         inside = os.path.relpath(top, root)
-        if inside.split(os.sep)[0] in ("logs", "benchmarks", "runs", "configurations"):
+        place = inside.split(os.sep)[0]
+        if place in ("logs", "benchmarks", "runs", "configurations", ".frozen"):
             continue
         for name in [*files, *(f for f in folders if f.endswith(("ms", "cal", "candidates")))]:
             if not name.startswith(".") and name != "content":
