@@ -178,11 +178,12 @@ started = []
 
 
 def _daemons(name):
-    """Return the processes of a daemon of the test's cluster."""
+    """Return the processes of a daemon of the test's cluster, but for the dead."""
     found = []
     for comm in Path("/proc").glob("[0-9]*/comm"):
         try:
-            if comm.read_text().strip() == name:
+            dead = " Z " in comm.with_name("stat").read_text()
+            if comm.read_text().strip() == name and not dead:
                 found.append(int(comm.parent.name))
         except OSError:
             continue
@@ -192,7 +193,7 @@ def _daemons(name):
 def _empty_queue():
     call("scancel", "--state=PENDING")
     call("scancel", "--state=RUNNING")
-    ended = {"CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY"}
+    ended = {"CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"}
     wait_for(lambda: set(queue().values()) <= ended, "end of all jobs")
 
 

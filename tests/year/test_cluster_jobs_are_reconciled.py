@@ -239,13 +239,9 @@ def requeue_hold(cluster):
     slurm_cluster.call("scontrol", "requeuehold", "1")
 
 
-def lose_node(cluster):
-    slurm_cluster.kill_node()
-
-
 @needs_plugin
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [forget, suspend, requeue_hold, lose_node])
+@pytest.mark.parametrize("what", [forget, suspend, requeue_hold])
 def test_a_run_on_a_real_cluster_ends_and_the_next_one_makes_it(tile, cluster, what):
     folder, _, target = tile
     profile = str(profile_in(folder.path))
@@ -260,3 +256,21 @@ def test_a_run_on_a_real_cluster_ends_and_the_next_one_makes_it(tile, cluster, w
     slurm_cluster.restore_node(cluster)
     status, output = finish(start(folder, "run", target, "--profile", profile), 170)
     assert status == 0, output
+
+
+@needs_plugin
+@pytest.mark.slow
+def test_a_job_that_is_lost_with_its_node_is_made_when_that_is_back(tile, cluster):
+    """The second attempt waits in the queue for its turn, which has no limit of its own."""
+    folder, _, target = tile
+    profile = str(profile_in(folder.path))
+    run = start(folder, "run", target, "--profile", profile, STUB_SECONDS="15")
+    slurm_cluster.wait_for(lambda: slurm_cluster.queue().get("1") == "RUNNING", "start", 60)
+    slurm_cluster.kill_node()
+    slurm_cluster.wait_for(lambda: slurm_cluster.queue().get("2") == "PENDING", "retry", 90)
+    slurm_cluster.restore_node(cluster)
+    status, output = finish(run, 170)
+    assert status == 0, output
+    (failure,) = runs.read_runs(folder.path / "results")[-1]["failures"]
+    assert (failure["cause"], failure["state"]) == ("transient", "retried")
+    assert "its node failed" in failure["message"]
