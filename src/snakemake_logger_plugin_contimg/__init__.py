@@ -25,7 +25,8 @@ __all__ = ["LogHandler"]
 
 #: Environment variable that names the file to which each job that ended adds a line: JSON with
 #: ``end`` ("done" or "failed"), ``rule``, ``wildcards``, ``log``, ``command``, ``attempt``, and
-#: ``seconds``; where the cluster killed a job also ``kill``, its cause and message.
+#: ``seconds``; where the cluster killed a job also ``kill``, its cause and message. Of what
+#: Snakemake itself stumbles on there is a line with ``end`` ("error") and ``message``.
 EVENTS = "CONTIMG_RUN_EVENTS"
 #: Begin of a line in a log that is not for people.
 FOR_PROGRAMS = "contimg-failure: "
@@ -67,6 +68,7 @@ class LogHandler(LogHandlerBase):
             # A job that failed is told with the end of its log; its command is in the record.
             if text and not text.startswith("RuleException"):
                 self._print(text)
+                _tell({"end": "error", "message": text})
 
     # A handler for each event; what its record holds is Snakemake's to say.
 
@@ -144,15 +146,15 @@ class LogHandler(LogHandlerBase):
 
     def _note(self, end: str, jobid: int, seconds: float, **more: Any) -> None:
         """Tell the launcher, if it asked, that a job ended."""
-        if EVENTS in os.environ and jobid in self.jobs:
+        if jobid in self.jobs:
             attempt = self.failures[jobid] + (end == "done")
             event = {"end": end, "attempt": attempt, "seconds": round(seconds, 1)}
-            event |= self.jobs[jobid] | more
-            with open(os.environ[EVENTS], "a", encoding="utf-8") as file:
-                file.write(json.dumps(event) + "\n")
+            _tell(event | self.jobs[jobid] | more)
 
     def _error(self, record: Any) -> None:
-        self._print(record.getMessage().strip())
+        text = record.getMessage().strip()
+        self._print(text)
+        _tell({"end": "error", "message": text})
 
     def _time_left(self) -> str:
         """Return the remaining time, from what jobs of each rule took so far."""
@@ -177,6 +179,13 @@ class LogHandler(LogHandlerBase):
         if self.live and self.running:
             now = ", ".join(f"{rule} {what}".strip() for rule, what, _ in self.running.values())
             print(f"\r\x1b[Krunning: {now[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def _tell(event: dict[str, Any]) -> None:
+    """Add an event to the launcher's file, if it asked."""
+    if EVENTS in os.environ:
+        with open(os.environ[EVENTS], "a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
 
 
 def _mtime(path: str) -> float:

@@ -79,6 +79,8 @@ def group(out, *files):
     inventory = json.loads(Path(os.environ["CONTIMG_INVENTORY"]).read_text())
     touch(out, made_of=files)
     entry = next(g for g in inventory["groups"] if g["id"] == name)
+    if "stamp" in entry:
+        entry |= {"stamp": ""}  # of when the raw files arrived: no history of the product
     figures = {"subbands": [], "absent_subbands": [], "n_integrations": 24, "n_baselines": 1}
     figures |= {"dec_app_deg": 0.0, "group": entry}
     sidecar(out, step="group", qa=figures, inputs=[described(file) for file in files])
@@ -126,6 +128,7 @@ def mosaic(out, *tiles):
     assert all(Path(tile).exists() for tile in tiles if tile.endswith(".fits"))
     stem = out.removesuffix(".fits")
     touch(out, f"{stem}.weight.fits", f"{stem}.rms.fits", made_of=tiles)
+    sidecar(out, inputs=[{"path": tile} for tile in tiles if tile.endswith(".fits")])
 
 
 def joint(out, *options):
@@ -149,6 +152,13 @@ def candidate_plots(curves, out):
 
 
 def night_qa(folder, out, *options):
+    made = content(Path(out).name, Path(folder) / "photometry.csv")
+    verdict = {"verdict": "clean", "tiles": [], "reasons": [], "counts": {}, "made": made}
+    write(out, json.dumps(verdict | {"calibrations": [], "flux_scale": {}, "timings": {}}))
+    sidecar(out)
+
+
+def night_report(folder, out, *options):
     touch(out, made_of=[Path(folder) / "photometry.csv"])
 
 
@@ -164,9 +174,6 @@ def calibration_report(folder, out):
 def mosaic_view(source, out):
     assert Path(source).exists()
     touch(out)
-
-
-night_report = night_qa
 
 
 def index(results, out):

@@ -1,6 +1,7 @@
 # Calibration tables from calibrator transits; calibrated, averaged data for imaging.
 
 
+# Solutions that could not be made anew are taken as they are.
 rule calibrate:
     input:
         ms=tile("ms"),
@@ -14,6 +15,8 @@ rule calibrate:
         log_of("calibrate", "{night}", "{group}"),
     benchmark:
         timing_of("calibrate", "{night}", "{group}")
+    wildcard_constraints:
+        group=planning.excluding(PLAN.settled | PLAN.solved) + GROUP_ID,
     conda:
         "../envs/casa.yaml"
     resources:

@@ -26,6 +26,7 @@ from dsa110_contimg.operations.targets import (
     TILE_MAPS,
     all_targets,
     pages,
+    view,
 )
 
 planning.prepare_jobs(SRC)
@@ -72,8 +73,9 @@ def tile(kind):
 
 
 def nightly(name):
-    """Name of a product of a night, with wildcards."""
-    return str(LAYOUT.night("{night}", name))
+    """Name of a product of a night, with wildcards; nights that stay as they are match none."""
+    nights = "|".join(PLAN.epochs) or "none"
+    return str(LAYOUT.night(f"{{night,{nights}}}", name))
 
 
 def curves(name):
@@ -250,6 +252,11 @@ def night_mosaics(wildcards):
     ]
 
 
+def night_view(wildcards):
+    """Small copy of a night's mosaic, if it can be made."""
+    return view(PLAN, LAYOUT, wildcards.night)
+
+
 def night_pages(wildcards):
     """Pages of a night's tiles and calibrations; what was purged keeps the page that it has."""
     groups = [g for g in PLAN.groups if night_of(g) == wildcards.night]
@@ -257,8 +264,14 @@ def night_pages(wildcards):
 
 
 def every_night(name):
-    """One product of all nights."""
-    return [str(LAYOUT.night(night, name)) for night in PLAN.measured_nights]
+    """One product of all nights that are measured, or of those that have a verdict as well."""
+    nights = PLAN.judged_nights if name == "qa.json" else PLAN.measured_nights
+    return [str(LAYOUT.night(night, name)) for night in nights]
+
+
+def stamp(wildcards):
+    """What changes when a raw file of a group does, also where its copy is dated earlier."""
+    return PLAN.groups[wildcards.group].stamp
 
 
 def shown(path):

@@ -16,6 +16,7 @@ rule group:
     params:
         code=code("group"),
         tools=tools("group"),
+        stamp=stamp,
     shell:
         step("group", "{output.group:q} {input:q}")
 

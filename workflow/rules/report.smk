@@ -91,7 +91,7 @@ rule night_qa:
 rule night_report:
     input:
         qa=nightly("qa.json"),
-        mosaic=nightly("mosaic.view.fits"),
+        mosaic=night_view,
         pages=night_pages,
         curves=ancient(curves("lightcurves.parquet")),
     output:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..catalogs import calibrators, catalogue
 from ..core.files import write_text
+from ..core.records import parse
 from .plan import BAND_CENTRE_HZ
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class FieldShares:
         """Return what was kept; nothing when it is of another catalogue, or not to be read."""
         try:
             content = json.loads(self._kept.read_text())
-            return dict(content["shares"]) if content["key"] == self._key() else {}
+            known = content["key"] == self._key()
+            return parse(dict[str, float], content["shares"]) if known else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}

@@ -21,7 +21,10 @@ def argparser() -> argparse.ArgumentParser:
         "nights that hold some of it are opened again.",
     )
     parser.add_argument(
-        "targets", nargs="+", help="group ids (20260213T043210), nights (2026-02-13), or 'all'"
+        "targets",
+        nargs="+",
+        help="group ids (20260213T043210), nights (2026-02-13), steps over all nights "
+        "(lightcurves), or 'all'",
     )
     config_options(parser)
     return parser
@@ -34,17 +37,23 @@ def main(args: argparse.Namespace) -> int:
     config = at_home(read_config(args))
     layout = Layout(config.results)
     everything = "all" in args.targets
-    wrong = [t for t in args.targets if not re.fullmatch(f"all|{GROUP_ID}|{NIGHT}", t)]
-    if wrong:
-        raise ConfigError(f"retry: {wrong[0]!r} is neither a group nor a night nor 'all'")
-    nights = closing.nights_on_disk(layout) if everything else nights_of(args.targets)
+    dated = [t for t in args.targets if re.fullmatch(f"{GROUP_ID}|{NIGHT}", t)]
+    nights = closing.nights_on_disk(layout) if everything else nights_of(dated) or ()
     found = 0
     with locking.hold(config.results, "retry"):
-        for failure in failures.read_all(layout, nights or ()):
+        known = failures.read_all(layout, nights)
+        steps = {f.what for f in known if not f.wildcards}
+        for target in args.targets:
+            if target not in {"all", *dated, *steps}:
+                raise ConfigError(
+                    f"retry: {target!r} is neither a group nor a night nor 'all', nor a step over "
+                    f"all nights that failed"
+                )
+        for failure in known:
             night = failure.wildcards.get("night", "")
             if everything or {failure.what, night} & set(args.targets):
                 found += 1
-                failures.path_of(layout, failure.rule, failure.wildcards).unlink()
+                failures.forget(layout, failure)
                 again = night and closing.reopen(layout, night)
                 print(
                     f"{failure.rule} {failure.what}" + (f"; {night} is open again" if again else "")

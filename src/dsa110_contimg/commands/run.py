@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError, ToolError
+from ..core.errors import ConfigError, EngineError, ToolError
 from ..core.files import replacing
 from ..core.layout import Layout
 from ..core.options import Config
@@ -106,6 +106,7 @@ def main(args: argparse.Namespace) -> int:
         space.check_space(config)
         if on_cluster(args):
             slurm.settle(config.results)
+        planning.sound_plan(config, nights)
         with runs.recorded(config, "run", args.targets) as record:
             status = record["exit_status"] = _rounds(args, config, nights, record)
         if args.report:
@@ -147,7 +148,8 @@ def _rounds(
     from ..operations.engine import Engine
 
     options = [*snakemake_options(args), *args.snakemake]
-    engine = Engine(config, options, cluster=on_cluster(args))
+    plain = not (args.targets or args.snakemake)
+    engine = Engine(config, options, cluster=on_cluster(args), watched=plain)
     targets = _files(args, engine.layout)
     while True:
         plan = planning.make_plan(config, nights)
@@ -161,5 +163,6 @@ def _rounds(
             print("a calibration failed its gate; the next in line serves in its place", flush=True)
         # Each round rules something out, or uses up one of a job's attempts: there is an end.
         again = [f for f in outcome.failed if not f.quarantined and f.cause != "transient"]
-        if not (lost or again or after.set_aside != plan.set_aside):
+        less = (after.set_aside, after.spared) != (plan.set_aside, plan.spared)
+        if outcome.status == EngineError.status or not (lost or again or less):
             return outcome.status

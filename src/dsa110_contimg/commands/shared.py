@@ -181,12 +181,17 @@ def say_plan(plan: Plan) -> None:
         print(f"left out: {file['path']}: {file['reason']}")
     for group, reason in plan.calibration.refused.items():
         print(f"not imaged: {group}: {reason}")
+    left_out = plan.set_aside | {what for _, what in plan.spared}
     for failure in plan.failures:
-        if failure.what in plan.set_aside:
-            print(
-                f"set aside: {failure.what}: {failure.rule}: {failure.message}; repeat it with "
-                f"'contimg retry {failure.what}'"
+        if failure.quarantined and (failure.what in left_out or failure.is_lost):
+            again = (
+                f"; repeat it with 'contimg retry {failure.what}'" if not failure.is_lost else ""
             )
+            print(f"set aside: {failure.what}: {failure.rule}: {failure.message}{again}")
+    for night, tiles in plan.kept.items():
+        print(
+            f"kept as it is: {night}: its mosaic holds {', '.join(tiles)}, which cannot be had now"
+        )
     sys.stdout.flush()
 
 

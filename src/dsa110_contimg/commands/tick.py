@@ -10,11 +10,11 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError, MachineError, message_of
+from ..core.errors import ConfigError, EngineError, MachineError, message_of
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.times import night_of
-from ..operations import failures
+from ..operations import damage, failures
 from .configuration import at_home, read_config
 from .shared import (
     check_tools,
@@ -28,6 +28,7 @@ from .shared import (
 
 if TYPE_CHECKING:
     from ..operations.engine import Engine
+    from ..operations.failures import Failure
     from ..operations.planning import Plan
 
 
@@ -37,7 +38,8 @@ def argparser() -> argparse.ArgumentParser:
         prog="contimg tick",
         description="What cron calls: run what is ready and not done, close nights that are over, "
         "leave. Exit status 0: nothing failed; 1: some job failed, and is tried again or set "
-        "aside; 2 to 4 and 6: could not run; 5: another run is at work on the results folder.",
+        "aside; 2 to 4 and 6: could not run; 5: another run is at work on the results folder; "
+        "7: Snakemake itself failed, not a job.",
     )
     engine_options(parser)
     return parser
@@ -78,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
             records.daily(config)
             space.check_space(config)
             engine.settle()  # before the record: a cluster that is away would gather those
-            plan = planning.make_plan(config)
+            plan = planning.sound_plan(config)
             with runs.recorded(config, "tick", []) as record:
                 record["exit_status"], plan = _tick(engine, plan, record)
         archive.daily(config)  # not holding the folder: data that arrive meanwhile are worked on
@@ -101,7 +103,7 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
     plan : Plan
         What there is to do now.
     """
-    from ..operations import frozen, planning, space
+    from ..operations import planning, space
 
     held = engine.settle()
     for name, why in held.items():
@@ -115,10 +117,10 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
         if room < len(missing):
             print(f"{night}: the disk has room for {room} of {len(missing)} tiles", flush=True)
         targets = [path for group in list(missing)[:room] for path in missing[group]]
-        outcome = engine.make(plan, targets, frozen.needed_for(plan, night))
+        outcome = engine.make(plan, targets, night)
         keep_failures(record, outcome)
-        status = status or outcome.status
-        waiting |= {f.wildcards.get("night") for f in outcome.failed if not f.quarantined}
+        status = max(status, outcome.status)
+        waiting |= {f.wildcards.get("night") for f in outcome.failed if _holds_up(f)}
         if outcome.stopped or engine.out_of_time or room < len(missing):
             return status, planning.make_plan(engine.config)
     if work:
@@ -131,8 +133,8 @@ def _tick(engine: Engine, plan: Plan, record: dict[str, Any]) -> tuple[int, Plan
         if night not in waiting and _can_close(plan, night, engine.config)
     ]
     if not over:
-        return status, plan
-    status = _close(engine, plan, over, record) or status
+        return max(status, _restore(engine, plan, record)), plan
+    status = max(status, _close(engine, plan, over, record))
     return status, planning.make_plan(engine.config)
 
 
@@ -148,12 +150,22 @@ def _missing(plan: Plan, layout: Layout, held: Collection[str]) -> dict[str, dic
     return found
 
 
+def _holds_up(failure: Failure) -> bool:
+    """Tell whether a night waits for a failure: science rests on it, and it is tried again."""
+    return not failure.quarantined and failure.rule not in failures.DECORATION
+
+
 def _can_close(plan: Plan, night: str, config: Config) -> bool:
     """Tell whether a night is over, all of it has arrived, and no failure of it may yet pass."""
     from ..operations import closing
 
     collecting = any(g.night == night and g.state == "collecting" for g in plan.inventory.groups)
-    hoping = any(f.wildcards.get("night") == night and failures.may_pass(f) for f in plan.failures)
+    hoping = any(
+        f.wildcards.get("night") == night
+        and f.rule not in failures.DECORATION
+        and failures.may_pass(f)
+        for f in plan.failures
+    )
     return (
         not collecting
         and not hoping
@@ -162,33 +174,83 @@ def _can_close(plan: Plan, night: str, config: Config) -> bool:
 
 
 def _close(engine: Engine, plan: Plan, nights: list[str], record: dict[str, Any]) -> int:
-    """Make what the nights that are over still lack, and all that rests on them; close them."""
-    from ..operations import closing, planning
+    """Make what the nights that are over still lack, and all that rests on them; close them.
+
+    A night that fails holds up no other. Where what is to be shown of them fails, it is tried again
+    at once, then left out. Without light curves nights get all that is their own, and stay open.
+    """
+    from ..operations import closing, planning, targets
 
     config, layout = engine.config, engine.layout
-    if any(not f.wildcards and f.what in plan.set_aside for f in plan.failures):
-        return 0  # without light curves and index no night can be completed
     status = 0
     while nights:
-        print(f"closing {', '.join(nights)}", flush=True)
         plan = planning.make_plan(config, nights)
-        outcome = engine.make(plan, [])
+        wanted: list[str] = []
+        if without := "lightcurves" in plan.set_aside:
+            own = targets.all_targets(plan, layout)
+            wanted = [path for path in own if not os.path.exists(path)]
+            if not wanted:
+                return status
+        print(f"closing {', '.join(nights)}", flush=True)
+        outcome = engine.make(plan, wanted, nights[0] if len(nights) == 1 else "")
         keep_failures(record, outcome)
-        if not outcome.status:
-            for night in nights:
-                closing.write(layout, planning.summary(plan, layout, night))
-                _clear_up(layout, night)
+        status = max(status, outcome.status)
+        if outcome.stopped:
             return status
-        status = outcome.status
-        failed = {f.wildcards.get("night") for f in outcome.failed}
-        if outcome.stopped or not failed or None in failed:
+        if outcome.status == EngineError.status:
+            return max(status, _close_apart(engine, plan, nights, record))
+        held = {
+            f.wildcards.get("night") for f in outcome.failed if f.rule not in failures.DECORATION
+        }
+        if None in held:
             return status
-        # Those that did not fail are complete by now, unless they rest on one that did.
-        nights = [night for night in nights if night not in failed]
+        if held:
+            # Those that did not fail are complete by now, unless they rest on one that did.
+            nights = [night for night in nights if night not in held]
+        elif not outcome.failed:  # else again, until it is made or left out
+            if not without:
+                for night in nights:
+                    closing.write(layout, planning.summary(plan, layout, night))
+                    _clear_up(layout, night)
+            return status
     return status
 
 
+def _close_apart(engine: Engine, plan: Plan, nights: list[str], record: dict[str, Any]) -> int:
+    """Close nights one by one, of which some keep Snakemake from working on all of them."""
+    if len(nights) == 1:
+        return 0
+    failures.clear(engine.layout, {"rule": failures.WORKFLOW, "wildcards": {}})
+    return max(_close(engine, plan, [night], record) for night in nights)
+
+
+def _restore(engine: Engine, plan: Plan, record: dict[str, Any]) -> int:
+    """Make products of all nights together that are not there, or failed and may be tried again."""
+    from ..operations import planning, targets
+
+    lost = plan.measured and not all(
+        map(os.path.exists, targets.science_targets(plan, engine.layout))
+    )
+    left_out = plan.set_aside | {what for _, what in plan.spared}
+    again = any(not f.wildcards and f.what not in left_out for f in plan.failures)
+    if not (lost or again):
+        return 0
+    plan = planning.make_plan(engine.config, [])
+    if not (wanted := targets.science_targets(plan, engine.layout)):
+        return 0
+    outcome = engine.make(plan, wanted)
+    keep_failures(record, outcome)
+    return outcome.status
+
+
 def _clear_up(layout: Layout, night: str) -> None:
-    """Remove calibrated data of a run that was killed between the image and its own clearing up."""
+    """Remove what a closed night needs no more.
+
+    Calibrated data are left by a run that was killed between the image and its own clearing up;
+    damaged files were kept for people to look at, until their successors stand.
+    """
     for left in layout.night(night, "groups").glob("*/*.cal.ms"):
         shutil.rmtree(left)
+    for path in damage.set_aside(layout, [night]):
+        if path.exists():
+            path.with_name(path.name + damage.ENDING).unlink()

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import erfa
 import numpy as np
@@ -29,6 +30,7 @@ from ..core.errors import ConfigError, DataError, trouble_in
 from ..core.files import write_text
 from ..core.options import InventoryOptions
 from ..core.programs import die_with_parent
+from ..core.records import parse
 from ..core.times import DAY_S, group_id, mjd_of_unix, night_of, unix_of_utc
 from ..telescope.dsa110 import HEIGHT_M, LATITUDE_RAD, LONGITUDE_RAD, N_SUBBANDS, TILE_S
 
@@ -144,6 +146,9 @@ class Group:
         Highest channel centre of the whole band, and channel width, Hz; 0 where not known.
     n_channels : int
         Channels of the whole band, those of absent subbands too.
+    stamp : str
+        What changes when a file does: a hash of the names, sizes and times of modification of all;
+        the folder does not count. Empty in what earlier releases wrote.
     """
 
     id: str
@@ -161,6 +166,7 @@ class Group:
     top_hz: float = 0.0
     width_hz: float = 0.0
     n_channels: int = 0
+    stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,12 +186,8 @@ class Inventory:
 
     @classmethod
     def from_dict(cls, content: dict) -> Inventory:
-        """Return the inventory that `to_dict` described."""
-        groups = [
-            Group(**(g | {"files": {int(k): v for k, v in g["files"].items()}}))
-            for g in content["groups"]
-        ]
-        return cls(groups, list(content["rejected"]), list(content.get("events", [])))
+        """Return the inventory that `to_dict` described; raise `Damaged` if it is none."""
+        return parse(cls, content)
 
 
 # --- scanning ----------------------------------------------------------------------------------
@@ -303,11 +305,12 @@ def _read_cache(path: str | os.PathLike) -> dict[str, SubbandFile]:
         content = json.loads(Path(path).read_bytes())
         if content["version"] != _CACHE_VERSION or tuple(content["columns"]) != _COLUMNS:
             return {}
-        records = map(SubbandFile, *(content["columns"][name] for name in _COLUMNS))
-        return {r.path: r for r in records}
+        kinds: dict[str, Any] = get_type_hints(SubbandFile)
+        columns = [parse(list[kinds[name]], content["columns"][name]) for name in _COLUMNS]  # type: ignore[valid-type]
+        return {row[0]: SubbandFile(*row) for row in zip(*columns, strict=True)}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s: not a valid cache (%s); reading all headers again", path, error)
         return {}
 
@@ -506,7 +509,14 @@ def _group(
         top_hz=first.top_hz + first.subband * first.n_channels * first.width_hz,
         width_hz=first.width_hz,
         n_channels=N_SUBBANDS * first.n_channels,
+        stamp=_stamp(chosen.values()),
     )
+
+
+def _stamp(records: Iterable[SubbandFile]) -> str:
+    """Return a hash of names, sizes and times (microseconds, which all file systems keep)."""
+    lines = (f"{os.path.basename(r.path)} {r.size} {r.mtime_ns // 1000}" for r in records)
+    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=8).hexdigest()
 
 
 def _nameless(cluster: list[SubbandFile], options: InventoryOptions, now: float) -> Group:
@@ -630,7 +640,7 @@ def _read_kept(path: Path, key: str, now: float) -> Inventory | None:
             return Inventory.from_dict(content["inventory"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s: not a valid cache (%s); grouping again", path, error)
     return None
 

@@ -22,8 +22,8 @@ PLUMBING = frozenset(
     f"core.{name}"
     for name in (
         *("casa", "code", "config", "described", "errors", "files", "figures", "layout"),
-        *("checksums", "options", "places", "programs", "provenance", "runs", "sidecar", "steps"),
-        *("escape", "tools"),
+        *("checksums", "options", "places", "programs", "provenance", "records", "runs", "sidecar"),
+        *("escape", "steps", "tools"),
     )
 )
 

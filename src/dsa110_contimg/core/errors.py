@@ -19,6 +19,7 @@ __all__ = [
     "ConfigError",
     "ContimgError",
     "DataError",
+    "EngineError",
     "MachineError",
     "SpaceError",
     "Stopped",
@@ -98,6 +99,13 @@ class MachineError(ContimgError):
 
 class SpaceError(MachineError):
     """Too little space on the disk to begin."""
+
+
+class EngineError(ContimgError):
+    """Snakemake ended without a failed job: it could not tell what to do, or how."""
+
+    status = 7
+    cause = "bug"
 
 
 class Stopped(BaseException):

@@ -97,13 +97,13 @@ def provenance(step: str) -> dict[str, Any]:
 def keep_configuration(config: Config) -> str:
     """Keep a configuration in ``results/configurations/<SHA-256>.json``; return the checksum.
 
-    Sidecars name it by that; it is written once and never removed. Whom troubles are told makes no
-    product, and may hold secrets: section ``alerts`` is left out.
+    Sidecars name it by that; it is written once, unless it is damaged, and never removed. Whom
+    troubles are told makes no product, and may hold secrets: section ``alerts`` is left out.
     """
     text = config.model_dump_json(exclude={"alerts"}, indent=1) + "\n"
     name = hashlib.sha256(text.encode()).hexdigest()
     path = config.results / "configurations" / f"{name}.json"
-    if not path.is_file():
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
     return name
 

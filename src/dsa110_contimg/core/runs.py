@@ -22,6 +22,7 @@ from .. import __version__
 from .files import scratch, write_text
 from .options import Config
 from .provenance import announce, commit
+from .records import read_or_none
 from .times import utc_now, utc_of_unix
 
 __all__ = ["EVENTS", "events", "read_events", "read_runs", "recorded"]
@@ -29,6 +30,8 @@ __all__ = ["EVENTS", "events", "read_events", "read_runs", "recorded"]
 #: Environment variable that names the file to which the logger adds a line for each job that ended:
 #: JSON with `end` ("done" or "failed"), `rule`, `wildcards`, `log`, `command`, `seconds`.
 EVENTS = "CONTIMG_RUN_EVENTS"
+#: What a record must tell.
+NEEDED = {"run_id", "command", "targets", "started_utc", "config_sha256", "versions"}
 #: Python distributions whose versions are recorded; those of other tools are in the sidecars.
 PACKAGES = ("snakemake", "casatasks", "python-casacore", "pyuvdata", "astropy")
 
@@ -100,9 +103,10 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def read_runs(results: Path) -> list[dict[str, Any]]:
-    """Return the records of all runs, the oldest first."""
+    """Return the records of all runs, the oldest first; damaged ones are passed over."""
     paths = sorted((Path(results) / "runs").glob("[0-9]*.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    found = (read_or_none(dict[str, Any], path) for path in paths)
+    return [record for record in found if record and record.keys() >= NEEDED]
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.options import AlertsOptions
 from ..core.times import duration, unix_of_utc
+from .failures import WORKFLOW
 
 __all__ = ["SEVERITIES", "Alert", "Telling", "advance", "evaluate", "telling"]
 
@@ -103,12 +104,21 @@ def evaluate(state: Mapping[str, Any], options: AlertsOptions) -> dict[str, Aler
     for name, why in state["held_back"]:
         message = f"{name or 'what is made of all nights'} is held back: {why}"
         found[f"held back {name or 'all'}"] = Alert("warning", message)
+    if illegible := state["illegible"]:
+        message = (
+            f"{len(illegible)} records or sidecars were damaged ({illegible[0]['path']}); a power "
+            f"cut, or the disk?"
+        )
+        found["illegible"] = Alert("warning", message)
     for failure in state["failures"]:
+        if failure["rule"] == WORKFLOW:
+            message = f"Snakemake itself fails: {failure['message']} (log: {failure['log']})"
+            scope = failure["wildcards"].get("night", "of all nights")
+            found[f"workflow {scope}"] = Alert("critical", message)
         if failure["state"] == "quarantined":
-            message = (
-                f"{failure['rule']} {failure['what']} was set aside: {failure['message']}; "
-                f"'contimg retry {failure['what']}' tries again"
-            )
+            message = f"{failure['rule']} {failure['what']} was set aside: {failure['message']}"
+            if failure.get("attempts", 1):
+                message += f"; 'contimg retry {failure['what']}' tries again"
             found[f"set aside {failure['rule']} {failure['what']}"] = Alert("warning", message)
     if damaged := state["damaged"]:
         message = (

@@ -13,17 +13,19 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..conversion.inventory import Group
+from ..core import records
 from ..core.files import write_text
 from ..core.layout import Layout
 from ..core.times import NIGHT, night_mjd, unix_of_mjd, utc_now
 from ..telescope.dsa110 import TILE_S
 from .failures import describe
+from .standing import TILE_PRODUCTS, stand
 
 __all__ = [
     "READY",
@@ -36,6 +38,7 @@ __all__ = [
     "path_of",
     "purged_groups",
     "read",
+    "read_purged",
     "reopen",
     "summary",
     "write",
@@ -43,6 +46,8 @@ __all__ = [
 
 #: States of a group that is worked on.
 READY = ("complete", "degraded")
+#: Maps of a tile that nothing is made from: they may be purged.
+_AIDS = ("psf.fits", "model.fits", "residual.fits", "pbcor.fits")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,12 @@ class ClosedNight:
     quarantined: list[str] = field(default_factory=list)
     tiles: int = 0
 
+    def __post_init__(self) -> None:
+        for solution in self.solutions:
+            group = solution.get("group")
+            if not (isinstance(group, dict) and "id" in group and "verdict" in solution):
+                raise ValueError("a solution without group or verdict")
+
 
 def path_of(layout: Layout, night: str) -> Path:
     """Return where the record of a closed night is."""
@@ -92,20 +103,25 @@ def nights_on_disk(layout: Layout) -> list[str]:
 
 def closed_nights(layout: Layout) -> list[str]:
     """Return the closed nights, in order of time."""
-    return [night for night in nights_on_disk(layout) if path_of(layout, night).is_file()]
+    return [night for night in nights_on_disk(layout) if _is_closed(layout, night)]
 
 
 def open_nights(layout: Layout) -> list[str]:
     """Return the nights with a folder that are not closed, in order of time."""
-    return [night for night in nights_on_disk(layout) if not path_of(layout, night).is_file()]
+    return [night for night in nights_on_disk(layout) if not _is_closed(layout, night)]
+
+
+def _is_closed(layout: Layout, night: str) -> bool:
+    """Tell whether a night has a record of its closing; an empty one is none."""
+    try:
+        return os.stat(path_of(layout, night)).st_size > 0
+    except OSError:
+        return False
 
 
 def read(layout: Layout, night: str) -> ClosedNight | None:
     """Return what is kept of a night; None if it is open, or its record cannot be read."""
-    try:
-        return ClosedNight(**json.loads(path_of(layout, night).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
+    return records.read_or_none(ClosedNight, path_of(layout, night))
 
 
 def write(layout: Layout, closed: ClosedNight) -> None:
@@ -137,17 +153,26 @@ def is_over(night: str, now: float, grace_s: float) -> bool:
     return now >= unix_of_mjd(night_mjd(night) + 1) + TILE_S + grace_s
 
 
-def digest(group: Group, is_tile: bool) -> str:
+def digest(group: Group, kind: str) -> str:
     """Return number and digest of a group's files.
 
-    Their names count; where no tile was made, size and time of modification do, too: the same file
-    may come again, whole. The folder does not count: raw files may move.
+    Parameters
+    ----------
+    group : Group
+        The group.
+    kind : {"made", "none", "tile"}
+        What counts. Of a group that was made: names, sizes and times of modification, so that a
+        better copy is told from the one that was used. Of one that was not, the mode too: a file
+        may only have lacked permission. ``tile``, of earlier releases: names alone. The folder
+        counts for none of them: raw files may move.
     """
-    paths = group.files.values()
-    found = [os.path.basename(path) if is_tile else _describe(path) for path in paths]
-    text = "\n".join([group.state, *sorted(found)])
-    kind = "tile" if is_tile else "none"
-    return f"{len(found)}:{kind}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+    if kind == "made" and group.stamp:
+        text = f"{group.state}\n{group.stamp}"
+    else:
+        paths = group.files.values()
+        found = [os.path.basename(path) if kind == "tile" else _describe(path) for path in paths]
+        text = "\n".join([group.state, *sorted(found)])
+    return f"{len(group.files)}:{kind}:{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
 def _describe(path: str) -> str:
@@ -184,7 +209,7 @@ def summary(
     return ClosedNight(
         night=night,
         closed_utc=utc_now(),
-        groups={g.id: digest(g, g.id in made) for g in groups},
+        groups={g.id: digest(g, "made" if g.id in made else "none") for g in groups},
         solutions=solutions,
         refused=[asdict(g) for g in groups if g.id in refused],
         quarantined=sorted(quarantined),
@@ -192,16 +217,37 @@ def summary(
     )
 
 
-def purged_groups(layout: Layout, night: str) -> set[str]:
-    """Return the groups of a night whose data were purged; what was made of them stays.
+def read_purged(layout: Layout, night: str) -> dict[str, dict[str, Any]]:
+    """Return what is known to be purged of a night, ``nights/<night>/purged.json``.
 
-    ``nights/<night>/purged.json`` has them as keys of ``groups``.
+    ``groups`` has, by group, the paths that went, each with ``bytes``, ``rule`` and ``utc``;
+    ``others`` what belonged to no group; ``rules`` when all that a rule let go was gone. Where the
+    record is damaged, the folders tell: of a tile that stands while what it was made from does not,
+    that was purged.
     """
+    known: dict[str, dict[str, Any]] = {"rules": {}, "groups": {}, "others": {}}
     try:
-        text = layout.night(night, "purged.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return set()
-    return set(json.loads(text)["groups"])
+        found = records.read(dict[str, Any], layout.night(night, "purged.json")) or {}
+        records.parse(dict[str, dict[str, Any]], {key: found.get(key, {}) for key in known})
+        return known | found
+    except records.Damaged:
+        return known | {"groups": dict(_purged_by_absence(layout, night))}
+
+
+def _purged_by_absence(layout: Layout, night: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield tiles that stand, and what they lack of all that comes before them."""
+    entry = {"bytes": 0, "rule": "", "utc": ""}
+    for folder in sorted(layout.night(night, "groups").glob("*T*")):
+        group = folder.name
+        if stand(layout.group(group, kind) for kind in TILE_PRODUCTS):
+            before = (layout.group(group, kind) for kind in ("hdf5", "ms", *_AIDS))
+            if gone := [path for path in before if not path.exists()]:
+                yield group, {str(path): entry for path in gone}
+
+
+def purged_groups(layout: Layout, night: str) -> set[str]:
+    """Return the groups of a night whose data were purged; what was made of them stays."""
+    return set(read_purged(layout, night)["groups"])
 
 
 def is_news(closed: ClosedNight, group: Group) -> bool:
@@ -212,7 +258,7 @@ def is_news(closed: ClosedNight, group: Group) -> bool:
     known = closed.groups.get(group.id)
     if known is None:
         return True
-    number, kind, _ = known.split(":")
+    number, _, kind = known.partition(":")
     if group.state not in READY or len(group.files) < int(number):
         return False
-    return known != digest(group, kind == "tile")
+    return known != digest(group, kind.partition(":")[0])

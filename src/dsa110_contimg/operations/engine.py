@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core import runs
-from ..core.errors import MachineError
+from ..core.errors import EngineError, MachineError
+from ..core.files import write_text
 from ..core.layout import Layout
 from ..core.options import Config
 from ..core.places import repository
@@ -26,6 +27,9 @@ from .failures import Failure
 from .planning import Plan
 
 __all__ = ["Engine", "Outcome", "snakemake"]
+
+#: What of Snakemake's own words goes into one line, characters.
+MESSAGE_LENGTH = 300
 
 
 #: Signals by which this process is asked to end.
@@ -48,7 +52,8 @@ class Outcome:
     Attributes
     ----------
     status : int
-        Snakemake's exit status; 0 when the time budget ended it and nothing had failed.
+        Snakemake's exit status; 0 when the time budget ended it and nothing had failed; that of
+        `EngineError` when it ended without a failed job.
     failed : list of Failure
         What failed, in its new state.
     retried : list of Failure
@@ -77,12 +82,16 @@ class Engine:
         Monotonic time after which no further job begins, s.
     cluster : bool
         Whether jobs go to SLURM.
+    watched : bool
+        Whether it is recorded that Snakemake stumbles; not where a person's own targets or options
+        may be wrong.
     """
 
     config: Config
     options: Sequence[str]
     deadline: float = float("inf")
     cluster: bool = False
+    watched: bool = True
 
     @property
     def layout(self) -> Layout:
@@ -105,9 +114,7 @@ class Engine:
             if aimed_at or (not targets and (name in ("", *plan.groups, *plan.nights))):
                 raise MachineError(f"{name or 'all nights'}: {why}")
 
-    def make(
-        self, plan: Plan, targets: Collection[str], nights: Collection[str] | None = None
-    ) -> Outcome:
+    def make(self, plan: Plan, targets: Collection[str], night: str = "") -> Outcome:
         """Make some products of a plan; record what fails, and forget failures that are past.
 
         Parameters
@@ -116,8 +123,8 @@ class Engine:
             The plan; Snakemake works on its inventory and nights.
         targets : collection of str
             Products and further options; all products when empty.
-        nights : collection of str, optional
-            Nights that these need; otherwise all of the plan.
+        night : str
+            The night that all targets are of, if they are of one.
         """
         options = [*self.options, "--logger", "contimg"]
         if self.cluster:
@@ -126,6 +133,7 @@ class Engine:
         unlock(self.config.results)
         handed = frozen.folder_of(self.layout)
         inventory = frozen.inventory_path(self.layout)
+        nights = frozen.needed_for(plan, night) if night else None
         places = frozen.freeze(self.config, plan, handed, inventory, nights)
         if words := outdated.news(self.config, plan.nights):
             print(words, flush=True)
@@ -138,7 +146,8 @@ class Engine:
         # Targets come before options: some of Snakemake's options take any number of words.
         status, stopped = self._call([*targets, *options, *frozen.options(handed)], places)
         events = runs.events()[seen:]
-        for event in events:
+        jobs = [event for event in events if event["end"] != "error"]
+        for event in jobs:
             if event["end"] == "done":
                 failures.clear(self.layout, event)
         if stopped and not self.out_of_time:
@@ -151,11 +160,27 @@ class Engine:
                     self.config, plan.groups, event["wildcards"], event.get("command", "")
                 ),
             )
-            for event in failures.failed(events)
+            for event in failures.failed(jobs)
         ]
         if stopped and not failed:
             status = 0  # what is left is for the next run
-        return Outcome(status, failed, failures.retried(events), stopped)
+        scope = {"night": night} if night else {}
+        if status and not failed:
+            said = [event["message"] for event in events if event["end"] == "error"]
+            failed = [self._stumbled(status, said, scope)] if self.watched else []
+            status = EngineError.status
+        else:
+            failures.clear(self.layout, {"rule": failures.WORKFLOW, "wildcards": scope})
+        return Outcome(status, failed, failures.retried(jobs), stopped)
+
+    def _stumbled(self, status: int, words: Sequence[str], scope: Mapping[str, str]) -> Failure:
+        """Record that Snakemake ended without a failed job; keep all that it said."""
+        log = self.layout.log(failures.WORKFLOW, scope.get("night", "all"))
+        write_text(log, "\n".join(words) + "\n")
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        message = " ".join(" ".join(words).split())[:MESSAGE_LENGTH]
+        message = message or f"Snakemake {how} without a word; see the output of the run"
+        return failures.note_workflow(self.layout, message, str(log), scope)
 
     def _call(self, arguments: Sequence[str], places: Mapping[str, str]) -> tuple[int, bool]:
         """Run Snakemake; return its exit status and whether it was asked to end.

@@ -129,7 +129,9 @@ def _common(plan: Plan, nights: Sequence[str]) -> Plan:
         epochs={},
         joint={},
         measured=tuple(plan.measured_nights),
+        judged=tuple(plan.judged_nights),
         settled=frozenset(),
+        solved=frozenset(),
         failures=(),
     )
 
@@ -139,6 +141,7 @@ def _by_night(plan: Plan, nights: Sequence[str]) -> dict[str, Plan]:
     groups = _divided(plan.groups, nights)
     ladders = {name: _divided(getattr(plan.calibration, name), nights) for name in BY_GROUP}
     settled = _divided(dict.fromkeys(plan.settled), nights)
+    solved = _divided(dict.fromkeys(plan.solved), nights)
     return {
         night: replace(
             _common(plan, ()),
@@ -148,7 +151,12 @@ def _by_night(plan: Plan, nights: Sequence[str]) -> dict[str, Plan]:
             epochs={n: epoch for n, epoch in plan.epochs.items() if n == night},
             joint={n: fields for n, fields in plan.joint.items() if n == night},
             measured=(),
+            judged=(),
             settled=frozenset(settled[night]),
+            solved=frozenset(solved[night]),
+            set_aside=frozenset(),
+            spared=frozenset(),
+            kept={},
             failures=tuple(f for f in plan.failures if f.wildcards.get("night") == night),
         )
         for night in nights
@@ -187,7 +195,10 @@ def load(folder: Path, nights: Iterable[str] | None = None) -> Plan:
         for name in BY_NIGHT:
             getattr(plan, name).update(getattr(part, name))
         plan = replace(
-            plan, settled=plan.settled | part.settled, failures=(*plan.failures, *part.failures)
+            plan,
+            settled=plan.settled | part.settled,
+            solved=plan.solved | part.solved,
+            failures=(*plan.failures, *part.failures),
         )
     return plan
 

@@ -13,23 +13,26 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from ..calibration import plan as calibration_plan
 from ..calibration.field_share import FieldShares
 from ..catalogs import calibrators, catalogue
 from ..conversion.inventory import Group, Inventory, take_inventory
-from ..core.errors import ConfigError
-from ..core.figures import GroupFigures
+from ..core import records
+from ..core.errors import ConfigError, DataError
+from ..core.figures import GroupFigures, MosaicFigures
 from ..core.layout import Layout
 from ..core.options import Config
-from ..core.sidecar import read_sidecar, sidecar_path
-from ..core.times import night_mjd
+from ..core.sidecar import Record, read_sidecar
+from ..core.times import night_mjd, night_of, utc_now
 from ..mosaics import plan as mosaic_plan
-from . import closing, failures
+from . import closing, damage, failures
 from .failures import Failure
+from .standing import NIGHT_PRODUCTS, SOLUTIONS, TILE_PRODUCTS, lacks, night_stands, stand
 
 #: Environment variable that names an inventory that was taken already.
 FROZEN = "CONTIMG_INVENTORY"
@@ -62,12 +65,21 @@ class Plan:
     measured : tuple of str
         Other nights, closed ones above all, with measurements: these go into the light curves as
         they are.
+    judged : tuple of str
+        Those of them with a verdict.
     settled : frozenset of str
-        Tiles of open nights that are taken as they are, for what they were made from was purged.
+        Tiles of the nights that are worked on which are taken as they are, for what they were made
+        from is gone, or they could not be made anew.
+    solved : frozenset of str
+        Calibrators' groups whose solutions are taken as they are, for they could not be made anew.
     failures : tuple of failures.Failure
-        What failed in these nights and has not succeeded since.
+        What failed in these nights and has not succeeded since, and what cannot be made again.
     set_aside : frozenset of str
-        Groups, nights and steps over all nights that are in quarantine.
+        Groups, nights and steps over all nights that are left out.
+    spared : frozenset of (str, str)
+        Rule, and group, night or step, of what is left out and the chain goes on without.
+    kept : dict of str to list of str
+        Nights whose mosaics stay as they are, for they hold tiles that cannot be had now: these.
     """
 
     inventory: Inventory
@@ -78,9 +90,13 @@ class Plan:
     joint: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
+    judged: tuple[str, ...] = ()
     settled: frozenset[str] = frozenset()
+    solved: frozenset[str] = frozenset()
     failures: tuple[Failure, ...] = ()
     set_aside: frozenset[str] = frozenset()
+    spared: frozenset[tuple[str, str]] = frozenset()
+    kept: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def targets(self) -> list[str]:
@@ -91,6 +107,28 @@ class Plan:
     def measured_nights(self) -> list[str]:
         """Nights whose measurements make the light curves."""
         return sorted({*self.measured, *self.epochs})
+
+    @property
+    def judged_nights(self) -> list[str]:
+        """Those of them with a verdict, or that get one."""
+        return sorted({*self.judged, *self.epochs})
+
+
+def sound_plan(config: Config, nights: Collection[str] | None = None) -> Plan:
+    """Plan the work after what is damaged was set aside, and say what was.
+
+    Only the holder of the results folder may call this; for the rest as `make_plan`.
+    """
+    layout = Layout(config.results)
+    damages = damage.find_closed(layout)
+    while True:
+        for mended in damage.mend(layout, damages):
+            print(f"damaged: {mended.path}: {mended.reason}; set aside, to be made again")
+        plan = make_plan(config, nights)
+        damages = [d for d in damage.find(layout, plan.nights) if d.lasts]
+        if not damages:
+            failures.name_lost(layout, plan.nights, [f for f in plan.failures if f.is_lost])
+            return plan
 
 
 def make_plan(config: Config, nights: Collection[str] | None = None) -> Plan:
@@ -120,10 +158,51 @@ def make_plan(config: Config, nights: Collection[str] | None = None) -> Plan:
     arrived = {g.night for g in inventory.groups}
     active = ({*closing.nights_on_disk(layout), *arrived} - closed) | news
     chosen = active if nights is None else set(nights)
+    broken: set[str] = set()
     if nights is None:
         chosen |= _revived(layout, closed - chosen, active, config)
-    outside = _solutions_elsewhere(layout, closed - chosen, active - chosen, chosen, config)
-    return _plan(config, layout, inventory, chosen, outside)
+        broken = {night for night in closed - chosen if _is_broken(layout, night)}
+
+    def plan_for(chosen: set[str]) -> Plan:
+        outside = _solutions_elsewhere(layout, closed - chosen, active - chosen, chosen, config)
+        return _plan(config, layout, inventory, chosen, outside)
+
+    plan = plan_for(chosen | broken)
+    if hopeless := broken - plan.epochs.keys():
+        plan = plan_for((chosen | broken) - hopeless)
+        lost = (_lost_night(layout, night) for night in sorted(hopeless))
+        plan = replace(plan, failures=(*plan.failures, *lost))
+    return plan
+
+
+def _is_broken(layout: Layout, night: str) -> bool:
+    """Tell whether a closed night lacks products that others rest on, and no failure tells why."""
+    absent = lacks(layout, night)
+    if not absent or layout.night(night, "failure.json").exists():
+        return False
+    if len(absent) <= 2 * len(NIGHT_PRODUCTS):
+        return True
+    closed = closing.read(layout, night)  # it may have had no tile, and so none of them
+    return bool(closed and closed.tiles)
+
+
+def _lost_night(layout: Layout, night: str) -> failures.Failure:
+    """Return the failure of a closed night that lacks products which nothing can make again."""
+    absent = ", ".join(lacks(layout, night))
+    return _lost(
+        "night",
+        {"night": night},
+        f"{layout.night(night)}: {absent} missing, and what it was made from is gone; put it back "
+        f"from a copy",
+    )
+
+
+def _lost(rule: str, wildcards: dict[str, str], message: str) -> failures.Failure:
+    """Return the failure of what no job can make: nothing was tried, and nothing will be."""
+    now = utc_now()
+    return failures.Failure(
+        rule, wildcards, "data", failures.QUARANTINED, message, "", "", 0, now, now
+    )
 
 
 def _plan(
@@ -135,29 +214,34 @@ def _plan(
 ) -> Plan:
     """Plan the work of some nights, given the calibrations of others."""
     groups = _groups(layout, inventory, nights)
-    known = failures.read_all(layout, nights)
-    holding = [
-        f
-        for f in known
-        if f.quarantined and failures.holds(f, fingerprint(config, groups, f.wildcards, f.command))
-    ]
-    unsolvable = {f.wildcards["group"] for f in holding if f.rule == "calibrate"}
-    set_aside = {f.what for f in holding if f.rule != "calibrate"}
-    settled = frozenset(g for night in nights for g in closing.purged_groups(layout, night))
-    tiles = [g for g in sorted(settled) if layout.group(g, "photometry.csv").is_file()]
-    # What was solved on a group still serves when its data were purged.
-    purged = {i: g for i, g in groups.items() if i in settled}
-    lent = outside | {i: (purged[i], verdict) for i, verdict in _verdicts(layout, purged).items()}
+    known = [f for f in failures.read_all(layout, nights) if not f.is_lost]
+    held = _Held.of(
+        f for f in known if failures.holds(f, fingerprint(config, groups, f.wildcards, f.command))
+    )
+    solved = {g for g in held.solutions if stand(layout.group(g, kind) for kind in SOLUTIONS)}
+    purged = {g for night in nights for g in closing.purged_groups(layout, night)}
+    gone = _gone(layout, inventory, groups, nights)
+    # A tile that stands is taken as it is, whatever became of an attempt to make it anew.
+    settled = purged | {g for g in held.work | gone.keys() if _is_tile(layout, g)}
+    set_aside = (held.work | gone.keys()) - settled
+    # What was solved on a group still serves when nothing more is done to it.
+    idle = {i: g for i, g in groups.items() if i in settled}
+    lent = outside | {i: (idle[i], verdict) for i, verdict in _verdicts(layout, idle).items()}
     groups = {i: g for i, g in groups.items() if i not in settled and i not in set_aside}
+    choices = _choices(layout, groups)
     verdicts = _verdicts(layout, groups) | {g: verdict for g, (_, verdict) in lent.items()}
     plan = calibration_plan.plan_calibration(
         _pointed([*groups.values(), *(group for group, _ in lent.values())]),
         calibrators.all_calibrators(config.calibrators),
         config.calibration,
-        records={} if os.environ.get(RECALIBRATE) else _records(layout, groups),
-        verdicts=verdicts | dict.fromkeys(unsolvable, "fail"),
+        records={} if os.environ.get(RECALIBRATE) else choices,
+        verdicts=verdicts | dict.fromkeys(held.solutions - solved, "fail"),
         share=_shares(config),
     )
+    # Those whose solutions failed to be made anew and are gone: no verdict on the tiles they made.
+    bereft = {g for g in plan.refused if choices.get(g, {}).get("chosen") in held.solutions}
+    settled |= {g for g in bereft if _is_tile(layout, g)}
+    groups = {i: g for i, g in groups.items() if i not in settled}
     # Other nights' calibrations serve; nothing is done to them.
     calibration = replace(
         plan,
@@ -165,22 +249,147 @@ def _plan(
         candidates={g: ladder for g, ladder in plan.candidates.items() if g in groups},
         refused={g: reason for g, reason in plan.refused.items() if g in groups},
     )
+    tiles = [g for g in sorted(settled) if _is_tile(layout, g)]
     tiles += [group for group in groups if calibration.candidates.get(group)]
     mosaics = mosaic_plan.plan_epochs(tiles, config.mosaic)
-    others = (night for night in closing.nights_on_disk(layout) if night not in nights)
+    kept = _kept(layout, nights, set(tiles), set_aside | bereft)
+    epochs = {n: m for n, m in mosaics.items() if n not in set_aside and n not in kept}
+    waiting = {n for n in nights if n not in set_aside and n not in kept}
+    others = (n for n in closing.nights_on_disk(layout) if n not in waiting)
+    measured = [n for n in others if stand([layout.night(n, "photometry.csv")])]
+    joint = mosaic_plan.plan_joint(_seen(groups, calibration), config.joint.fields)
+    poorer = functools.partial(_is_poorer, set_aside | settled)
     return Plan(
         inventory=inventory,
         nights=tuple(sorted(nights)),
         groups=groups,
         calibration=calibration,
-        epochs={night: mosaic for night, mosaic in mosaics.items() if night not in set_aside},
-        joint=mosaic_plan.plan_joint(_seen(groups, calibration), config.joint.fields),
+        epochs=epochs,
+        joint={
+            night: {
+                name: seen
+                for name, seen in fields.items()
+                if not held.fields & {(what, name) for what in (night, *seen)}
+                and not poorer(layout.night(night, f"joint_{name}.fits"), seen)
+            }
+            for night, fields in joint.items()
+        },
         optional=("blind.csv",) if config.blind.enabled else (),
-        measured=tuple(n for n in others if layout.night(n, "photometry.csv").is_file()),
-        settled=settled,
-        failures=tuple(known),
+        measured=tuple(measured),
+        judged=tuple(n for n in measured if layout.night(n, "qa.json").is_file()),
+        settled=frozenset(settled),
+        solved=frozenset(solved),
+        failures=(
+            *known,
+            *(
+                _lost("group", {"group": g, "night": night_of(g)}, why)
+                for g, why in sorted(gone.items())
+                if g in set_aside
+            ),
+        ),
         set_aside=frozenset(set_aside),
+        spared=frozenset(held.apart),
+        kept=kept,
     )
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What failures keep from being tried.
+
+    Attributes
+    ----------
+    work : set of str
+        Groups, nights and steps over all nights.
+    solutions : set of str
+        Calibrators' groups.
+    apart : set of (str, str)
+        Rule, and group, night or step, of what the chain goes on without.
+    fields : set of (str, str)
+        Night or group, and field that is imaged jointly.
+    """
+
+    work: set[str]
+    solutions: set[str]
+    apart: set[tuple[str, str]]
+    fields: set[tuple[str, str]]
+
+    @classmethod
+    def of(cls, held: Iterable[failures.Failure]) -> _Held:
+        made = cls(set(), set(), set(), set())
+        for f in held:
+            if f.rule not in failures.APART:
+                made.work.add(f.what)
+                continue
+            made.apart.add((f.rule, f.what))
+            if f.rule == "calibrate":
+                made.solutions.add(f.what)
+            if name := f.wildcards.get("field"):
+                made.fields.add((f.what, name))
+        return made
+
+
+def _is_tile(layout: Layout, group: str) -> bool:
+    return stand(layout.group(group, kind) for kind in TILE_PRODUCTS)
+
+
+def _gone(
+    layout: Layout, inventory: Inventory, groups: Mapping[str, Group], nights: Collection[str]
+) -> dict[str, str]:
+    """Return the groups that lack something and cannot be made again, and why."""
+    arrived = {g.id for g in inventory.groups}
+    found = {}
+    for night in nights:
+        for folder in layout.night(night, "groups").glob("*T*"):
+            group = folder.name
+            if group in arrived and group in groups:
+                continue
+            needed = [layout.group(group, kind) for kind in ("hdf5", "ms")]
+            entry = groups.get(group)
+            if entry is not None and (
+                stand(needed) or all(map(os.path.exists, entry.files.values()))
+            ):
+                continue
+            lost = [path.name for path in needed if not stand([path])]
+            if len(lost) < len(needed) or _is_tile(layout, group):
+                found[group] = (
+                    f"{folder}: {', '.join(lost)} (or a sidecar) missing or damaged, and the raw "
+                    f"files are gone; put them back"
+                )
+    return found
+
+
+def _kept(
+    layout: Layout, nights: Collection[str], tiles: set[str], failing: set[str]
+) -> dict[str, list[str]]:
+    """Return the nights whose mosaics hold tiles that failures would take from them: these.
+
+    What was published is not replaced by less because something else failed.
+    """
+    found = {}
+    for night in nights:
+        mosaic = layout.night(night, "mosaic.fits")
+        if night_stands(layout, night) and (lost := (_tiles_in(mosaic) - tiles) & failing):
+            found[night] = sorted(lost)
+    return found
+
+
+def _is_poorer(failing: Collection[str], product: Path, tiles: Collection[str]) -> bool:
+    """Tell whether a product that stands would lose tiles of those that failed or are gone."""
+    return stand([product]) and not _tiles_in(product).isdisjoint(set(failing) - set(tiles))
+
+
+def _tiles_in(mosaic: Path) -> set[str]:
+    """Return the tiles that were added to a mosaic."""
+    try:
+        record: Record = read_sidecar(mosaic)
+    except DataError:
+        return set()
+    names = (Path(source.path).name for source in record.inputs)
+    tiles = {name.partition(".")[0] for name in names if name.endswith(".image.fits")}
+    if isinstance(record.figures, MosaicFigures):
+        tiles -= {left.tile for left in record.figures.left_out}
+    return tiles
 
 
 def _seen(
@@ -257,8 +466,8 @@ def _solutions_elsewhere(
     for night in filter(near, closed):
         record = closing.read(layout, night)
         for solution in record.solutions if record else ():
-            (group,) = _from_dicts([solution["group"]])
-            found[group.id] = (group, solution["verdict"])
+            for group in _from_dicts([solution["group"]]):
+                found[group.id] = (group, solution["verdict"])
     for night in filter(near, others):
         groups = {g.id: g for g in _taken_in(layout, [night])}
         verdicts = _verdicts(layout, groups)
@@ -347,29 +556,38 @@ def check_paths(config: Config) -> None:
 
 
 def _taken_in(layout: Layout, nights: Iterable[str]) -> list[Group]:
-    """Return the groups of some nights that have a group file."""
+    """Return the groups of some nights that have a group file, with a sidecar that can be read."""
     entries = []
     for night in nights:
         for path in layout.night(night, "groups").glob("*/group_*.hdf5.json"):
-            record = read_sidecar(path.with_suffix(""), GroupFigures)
-            entries.append(record.figures.group)
+            with suppress(DataError, OSError):
+                entries.append(read_sidecar(path.with_suffix(""), GroupFigures).figures.group)
     return _from_dicts(entries)
 
 
-def _from_dicts(entries: list[dict]) -> list[Group]:
-    return Inventory.from_dict({"groups": entries, "rejected": []}).groups
+def _from_dicts(entries: Iterable[Any]) -> list[Group]:
+    """Return groups from the inventory's entries; what is none is passed over."""
+    found = []
+    for entry in entries:
+        with suppress(records.Damaged):
+            found.append(records.parse(Group, entry))
+    return found
 
 
-def _records(layout: Layout, groups: dict) -> dict[str, dict]:
+def _choices(layout: Layout, groups: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the recorded choice of calibration of each group that has one."""
     paths = {g: layout.group(g, "calibration.json") for g in groups}
-    return {g: json.loads(p.read_text()) for g, p in paths.items() if p.is_file()}
+    found = {g: records.read_or_none(damage.Choice, path) for g, path in paths.items()}
+    return {g: asdict(choice) for g, choice in found.items() if choice}
 
 
-def _verdicts(layout: Layout, groups: dict) -> dict[str, str]:
+def _verdicts(layout: Layout, groups: Iterable[str]) -> dict[str, str]:
     """Return the verdict of each calibration solution that exists."""
-    tables = {g: layout.group(g, "bcal") for g in groups}
-    return {g: read_sidecar(t).verdict for g, t in tables.items() if sidecar_path(t).is_file()}
+    found: dict[str, str] = {}
+    for group in groups:
+        with suppress(DataError, OSError):
+            found[group] = read_sidecar(layout.group(group, "bcal")).verdict
+    return found
 
 
 def summary(plan: Plan, layout: Layout, night: str) -> closing.ClosedNight:

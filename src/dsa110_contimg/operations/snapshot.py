@@ -32,7 +32,7 @@ from ..core.times import (
     utc_of_unix,
 )
 from ..telescope.dsa110 import TILE_S
-from . import archive, closing, locking, planning, slurm, space
+from . import archive, closing, damage, failures, locking, planning, slurm, space
 from .alert_state import load
 from .planning import Plan
 from .verify import damaged_before
@@ -104,8 +104,10 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
         ``archive``: why the last attempt to archive failed, or None;
         ``running``: who else holds the results folder, and what it does;
         ``held_back``: what a job on a cluster that does not end may write to; ``disks``;
-        ``tiles_last_hour`` and ``realtime_ratio``; ``jobs_last_hour``; ``rejected``: raw files left
-        out; ``damaged``: products that ``contimg verify`` found not to be as they were made;
+        ``tiles_last_hour`` and ``realtime_ratio``; ``jobs_last_hour``; ``kept``: nights whose
+        mosaics stay as they are, with the tiles that cannot be had; ``illegible``: records and
+        sidecars that say nothing, with ``path`` and ``reason``; ``rejected``: raw files left out;
+        ``damaged``: products that ``contimg verify`` found not to be as they were made;
         ``trouble``: why there is no more than this, else None.
     """
     now = time.time() if now is None else now
@@ -140,8 +142,10 @@ def snapshot(config: Config, plan: Plan | None = None, now: float | None = None)
         "failures": [
             {key: value for key, value in asdict(f).items() if key != "fingerprint"}
             | {"what": f.what}
-            for f in plan.failures
+            for f in (*plan.failures, *_lately_failed(layout, closed, plan, now))
         ],
+        "kept": plan.kept,
+        "illegible": _illegible(layout, plan.nights),
         "tiles_last_hour": tiles,
         "realtime_ratio": round(tiles * TILE_S / _HOUR_S, 3),
         "jobs_last_hour": _jobs(config.results, now),
@@ -171,6 +175,8 @@ def empty(config: Config, now: float) -> dict[str, Any]:
         "running": _running(config.results),
         "held_back": [list(pair) for pair in slurm.lingering(config.results)],
         "failures": [],
+        "kept": {},
+        "illegible": [],
         "disks": _disks(config),
         "tiles_last_hour": 0,
         "realtime_ratio": 0.0,
@@ -183,8 +189,8 @@ def empty(config: Config, now: float) -> dict[str, Any]:
 def _groups(plan: Plan, layout: Layout) -> list[dict[str, Any]]:
     """Return state, remarks and times of each group of the nights that are worked on."""
     known = {g.id: g for g in plan.inventory.groups if g.night in plan.nights} | plan.groups
-    failing = {f.what: f for f in plan.failures if f.rule != "calibrate"}
-    unsolved = {f.what: f for f in plan.failures if f.rule == "calibrate"}
+    failing = {f.what: f for f in plan.failures if f.rule not in failures.APART}
+    apart = [f for f in plan.failures if f.rule in failures.APART]
     found = []
     for name, group in sorted(known.items()):
         times = {s: t for kind, s in STAGES.items() if (t := _mtime(layout.group(name, kind)))}
@@ -193,11 +199,13 @@ def _groups(plan: Plan, layout: Layout) -> list[dict[str, Any]]:
             notes.append(f"transit of {calibrator}")
         if refused := plan.calibration.refused.get(name):
             notes.append(refused)
-        for failure in (failing.get(name), unsolved.get(name)):
+        for failure in (failing.get(name), *(f for f in apart if f.what == name)):
             if failure is not None:
                 notes.append(f"{failure.rule}: {failure.message}")
         if name in plan.set_aside:
             state = "quarantined"
+        elif name in plan.settled and "measured" in times:
+            state = "measured"
         elif name in failing:
             state = "waiting"
         elif group.state == "collecting":
@@ -238,6 +246,27 @@ def _recently_closed(layout: Layout, closed: Collection[str], now: float) -> lis
             tables = layout.night(night, "groups").glob("*/*.photometry.csv")
             times += [t for path in tables if (t := _mtime(path))]
     return times
+
+
+def _lately_failed(
+    layout: Layout, closed: Collection[str], plan: Plan, now: float
+) -> list[failures.Failure]:
+    """Return what failed in nights that were closed within a day: till then it is told."""
+    lately = [
+        night
+        for night in sorted(closed)[-NIGHTS_BACK:]
+        if night not in plan.nights
+        and (moment := _mtime(layout.night(night, "closed.json"))) is not None
+        and now - moment < DAY_S
+    ]
+    return [f for f in failures.read_all(layout, lately) if f.wildcards]
+
+
+def _illegible(layout: Layout, nights: Collection[str]) -> list[dict[str, str]]:
+    """Return the files that say nothing any more, and those that were set aside for it."""
+    found = {d.path: d.reason for d in damage.find(layout, nights)}
+    aside = {path: "set aside" for path in damage.set_aside(layout, nights) if path not in found}
+    return [{"path": str(p), "reason": why} for p, why in sorted((found | aside).items())]
 
 
 def _last_product(plan: Plan, layout: Layout, closed: Collection[str]) -> float | None:
@@ -349,7 +378,7 @@ def _jobs(results: Path, now: float) -> dict[str, int]:
             continue
         if name < oldest:
             break
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads((results / "runs" / name).read_text(encoding="utf-8"))
             if record["ended_utc"] and 0 <= now - unix_of_utc(record["ended_utc"]) < _HOUR_S:
                 jobs["done"] += record["jobs_done"] or 0
@@ -406,6 +435,10 @@ def render(state: Mapping[str, Any]) -> list[str]:
     for failure in state["failures"]:
         lines.append(
             f"{failure['state']}: {failure['rule']} {failure['what']}: {failure['message']} "
-            f"({failure['cause']}, {failure['attempts']} attempts; log: {failure['log']})"
+            f"({failure['cause']}, {failure['attempts']} attempts; log: {failure['log'] or 'none'})"
         )
+    for night, tiles in state.get("kept", {}).items():
+        lines.append(f"kept: {night}: its mosaic holds {', '.join(tiles)}, which cannot be had now")
+    for file in state["illegible"]:
+        lines.append(f"damaged: {file['path']}: {file['reason']}; the next tick makes it again")
     return lines

@@ -7,11 +7,9 @@ from collections.abc import Collection, Iterable
 
 from ..core.layout import Layout, companion
 from .planning import Plan
+from .standing import SOLUTIONS, TILE_PRODUCTS
 
-#: Products of a tile that have sidecars, its maps, those of a mosaic, and the science tables.
-TILE_PRODUCTS = ("image.fits", "photometry.csv")
-
-
+#: Maps of a tile, those of a mosaic, and the science tables.
 TILE_MAPS = ("pb", "pbcor", "residual", "model", "psf", "rms")
 
 
@@ -19,9 +17,6 @@ MOSAIC_MAPS = ("weight", "rms")
 
 
 LIGHTCURVES = ("lightcurves.parquet", "variability.csv", "candidates.csv")
-
-
-SOLUTIONS = ("kcal", "bcal", "gcal")
 
 
 # --- what a run makes ---------------------------------------------------------------------------
@@ -44,8 +39,12 @@ def tile_targets(plan: Plan, layout: Layout, groups: Iterable[str]) -> list[str]
             *(layout.group(g, kind) for g in tiles for kind in TILE_PRODUCTS),
         ),
         *(str(layout.group(g, f"{kind}.fits")) for g in tiles for kind in TILE_MAPS),
-        *(str(layout.group(g, "calibration.json")) for g in tiles),
-        *pages(plan, layout, mine),
+        *(
+            str(layout.group(g, name))
+            for g in tiles
+            for name in ("cal.ms.json", "calibration.json")
+        ),
+        *with_sidecars(*pages(plan, layout, mine)),
     ]
 
 
@@ -55,16 +54,17 @@ def pages(plan: Plan, layout: Layout, groups: Iterable[str]) -> list[str]:
     tiles = [g for g in mine if plan.calibration.candidates.get(g)]
     solved = [g for g in mine if g in plan.calibration.transits and _solvable(plan, g)]
     return [
-        *(str(layout.group(g, "html")) for g in tiles),
-        *(str(layout.group(g, "solutions.html")) for g in solved),
+        *(str(layout.group(g, "html")) for g in tiles if ("tile_report", g) not in plan.spared),
+        *(
+            str(layout.group(g, "solutions.html"))
+            for g in solved
+            if ("calibration_report", g) not in plan.spared
+        ),
     ]
 
 
 def _solvable(plan: Plan, group: str) -> bool:
-    return not any(
-        f.quarantined and f.rule == "calibrate" and f.wildcards.get("group") == group
-        for f in plan.failures
-    )
+    return ("calibrate", group) not in plan.spared
 
 
 def night_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[str]:
@@ -75,26 +75,48 @@ def night_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[s
         for night, epoch in epochs_of.items()
         for name in ("mosaic", *(f"mosaic_{hour}" for hour in epoch.hours))
     ]
-    names = ("photometry.csv", *plan.optional)
-    tables = [layout.night(night, name) for night in epochs_of for name in names]
+    tables = [layout.night(night, "photometry.csv") for night in epochs_of]
+    tables += [
+        layout.night(night, name)
+        for night in epochs_of
+        if ("night_blind", night) not in plan.spared
+        for name in plan.optional
+    ]
     joint = [
         layout.night(n, f"joint_{name}.fits") for n in epochs_of for name in plan.joint.get(n, ())
     ]
     return [
         *with_sidecars(*mosaics, *joint, *tables),
         *(str(companion(path, kind)) for path in (*mosaics, *joint) for kind in MOSAIC_MAPS),
-        *(str(layout.night(n, name)) for n in epochs_of for name in ("qa.json", "report.html")),
+        *with_sidecars(*(layout.night(n, "qa.json") for n in epochs_of)),
+        *with_sidecars(*(layout.night(n, "report.html") for n in epochs_of if _is_shown(plan, n))),
     ]
+
+
+def _is_shown(plan: Plan, night: str) -> bool:
+    """Tell whether a night gets a page; it rests on the light curves."""
+    return ("night_report", night) not in plan.spared and "lightcurves" not in plan.set_aside
+
+
+def view(plan: Plan, layout: Layout, night: str) -> list[str]:
+    """Return the small copy of a night's mosaic, if it can be made."""
+    spared = ("mosaic_view", night) in plan.spared
+    return [] if spared else [str(layout.night(night, "mosaic.view.fits"))]
 
 
 def science_targets(plan: Plan, layout: Layout) -> list[str]:
     """Return the products of all nights together."""
     if not plan.measured_nights:
         return []
-    return [
-        *(str(layout.lightcurves(name)) for name in (*LIGHTCURVES, "candidates")),
-        str(layout.results / "index.sqlite"),
-    ]
+    products = []
+    if "lightcurves" not in plan.set_aside:
+        products = [str(layout.lightcurves(name)) for name in LIGHTCURVES]
+        products.append(f"{products[0]}.json")
+        if ("candidate_plots", "candidate_plots") not in plan.spared:
+            products += with_sidecars(layout.lightcurves("candidates"))
+    if "lightcurves" not in plan.set_aside and ("index", "index") not in plan.spared:
+        products += with_sidecars(layout.results / "index.sqlite")
+    return products
 
 
 def all_targets(plan: Plan, layout: Layout) -> list[str]:

@@ -33,7 +33,14 @@ from ..core.files import replacing
 from ..core.runs import read_runs
 from ..core.sidecar import Record
 from ..core.times import NIGHT, group_mjd, group_prefix, night_of, utc_now
-from .judge import FAILURES, judge_night, load_group, read_json, read_record, seconds_of
+from .judge import (
+    judge_night,
+    load_group,
+    read_failures,
+    read_record,
+    read_verdict,
+    seconds_of,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -425,10 +432,8 @@ def _sidecars(folder: Path) -> Iterator[Record]:
             yield record
 
 
-def _failure(db: sqlite3.Connection, path: str, record: Mapping[str, Any] | None) -> None:
-    """Insert the record of a failed job, if there is one; `path` is below the results folder."""
-    if not record:
-        return
+def _failure(db: sqlite3.Connection, path: str, record: Mapping[str, Any]) -> None:
+    """Insert the record of a failed job; `path` is below the results folder."""
     night = re.match(rf"nights/({NIGHT})/", path)
     group = re.match(rf"nights/{NIGHT}/groups/([^/]+)/", path)
     names = ("rule", "cause", "state", "message", "log", "command", "first_utc", "last_utc")
@@ -721,13 +726,14 @@ def _fill(
         _variability(db, results / "lightcurves")
     _runs(db, results)
     db.execute("DELETE FROM failures WHERE night IS NULL")
-    _failure(db, "failure.json", read_json(results / "failure.json"))
+    for name, failure in read_failures(results).items():
+        _failure(db, name, failure)
     _facts(db, results)
 
 
 def _judged(folder: Path) -> dict:
     """Return the verdict on a night; made now where there is none that knows all of its groups."""
-    judged = read_json(folder / "qa.json")
+    judged = read_verdict(folder)
     groups = {path.name for path in (folder / "groups").glob("*T*")}
     if judged and groups <= {tile["group"] for tile in judged["tiles"]}:
         return judged
@@ -788,10 +794,11 @@ def _night(db: sqlite3.Connection, folder: Path, known: set[str]) -> int:
         if "image.fits" in files.products:
             measured += _image(db, folder, tile, files.products["image.fits"], known)
         place = f"nights/{night}/groups/{group}"
-        for kind in FAILURES:
-            _failure(db, f"{place}/{kind}.json", files.failures.get(kind))
+        for kind, failure in files.failures.items():
+            _failure(db, f"{place}/{kind}.json", failure)
         _products(db, place, (files.products[kind] for kind in sorted(files.products)))
-    _failure(db, f"nights/{night}/failure.json", read_json(folder / "failure.json"))
+    for name, failure in read_failures(folder).items():
+        _failure(db, f"nights/{night}/{name}", failure)
     for record in _sidecars(folder):
         _products(db, f"nights/{night}", [record])
         name = record.product

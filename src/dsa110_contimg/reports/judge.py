@@ -45,7 +45,6 @@ from ..core.times import DAY_S, group_mjd, utc_now
 from ..telescope.dsa110 import TILE_S
 
 __all__ = [
-    "FAILURES",
     "STAGES",
     "TABLES",
     "GroupFiles",
@@ -58,9 +57,11 @@ __all__ = [
     "load_group",
     "load_night",
     "night_rows",
+    "read_failures",
     "read_json",
     "read_photometry",
     "read_record",
+    "read_verdict",
     "seconds_of",
     "worst",
     "write_verdict",
@@ -124,8 +125,18 @@ def figures_of(record: Record | None, kind: type[F]) -> F | None:
     return record.figures if record and isinstance(record.figures, kind) else None
 
 
-#: Records of failed jobs among the files of a group: of its tile, and of its solutions.
-FAILURES = ("failure", "failure.calibrate")
+def read_verdict(folder: Path) -> dict[str, Any] | None:
+    """Return the verdict on a night (``qa.json``); None where it is absent, damaged or partial."""
+    judged = read_json(folder / "qa.json") or {}
+    lists = all(isinstance(judged.get(key), list) for key in ("tiles", "reasons", "calibrations"))
+    maps = all(isinstance(judged.get(key), dict) for key in ("counts", "flux_scale", "timings"))
+    return judged if lists and maps else None
+
+
+def read_failures(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of failed jobs in a folder, by file name; damaged ones are passed over."""
+    found = {path.name: read_json(path) for path in sorted(folder.glob("failure*.json"))}
+    return {name: failure for name, failure in found.items() if failure}
 
 
 @dataclass
@@ -140,7 +151,8 @@ class GroupFiles:
     choice : dict or None
         Which calibration was chosen (``calibration.json``).
     failures : dict
-        `FAILURES` to the records of jobs that failed.
+        The records of jobs that failed, by name: ``failure`` of the tile, others of what it goes
+        on without.
     damaged : list of str
         Names of files that cannot be read.
     """
@@ -166,7 +178,7 @@ def load_group(folder: Path) -> GroupFiles:
         content: Any
         if kind == "calibration":
             content = found.choice = read_json(path)
-        elif kind in FAILURES:
+        elif kind == "failure" or kind.startswith("failure."):
             if content := read_json(path):
                 found.failures[kind] = content
         elif content := read_record(path.with_suffix("")):
@@ -445,7 +457,7 @@ def judge_tile(
         "calibrator": bool(set(TABLES) & set(products)),
         "calibration": dig(choice, "chosen"),
         "borrowed": bool(dig(choice, "borrowed")),
-        "failures": [files.failures[k] for k in FAILURES if k in files.failures],
+        "failures": list(files.failures.values()),
     } | tile_figures(files)
     for name in ("ra_deg", "dec_deg", "n_integrations"):
         if tile[name] is None and listed:

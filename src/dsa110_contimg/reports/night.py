@@ -33,8 +33,9 @@ from .judge import (
     judge_night,
     load_night,
     night_rows,
-    read_json,
+    read_failures,
     read_record,
+    read_verdict,
 )
 from .pages import (
     UNITS,
@@ -330,8 +331,7 @@ def _failures(night_dir: Path, judged: dict) -> list[dict]:
     """
     results = night_dir.parent.parent
     layout = Layout(Path(shown(results)))
-    overall = read_json(results / "failure.json")
-    recorded = [overall] if overall else []
+    recorded = list(read_failures(results).values())
     recorded += sorted(judged.get("failures", []), key=lambda f: "group" in f.get("wildcards", {}))
     out = [_recorded(f, results, judged["night"]) for f in recorded]
     known = {f["group"] for f in out}
@@ -690,7 +690,7 @@ def build_night(night_dir: Path, lightcurves: Path | None = None) -> str:
         If the folder is absent.
     """
     night_dir = Path(night_dir).resolve()
-    judged = read_json(night_dir / "qa.json") or judge_night(night_dir)
+    judged = read_verdict(night_dir) or judge_night(night_dir)
     rows, _ = night_rows(night_dir, judged["tiles"])
     found = load_night(night_dir)
     flags = _flags(found, judged["tiles"])

@@ -21,7 +21,7 @@ from ..core.escape import file_name
 from ..core.files import write_text
 from ..core.times import GROUP_ID, NIGHT, night_of, night_of_mjd, utc_now
 from . import plots
-from .judge import judge_night, read_json, read_record
+from .judge import judge_night, read_record, read_verdict
 from .pages import environment, is_number, read_table
 
 __all__ = ["build_site"]
@@ -77,7 +77,7 @@ def build_site(results: Path, out: Path) -> dict[str, int]:
 
 def _night(folder: Path, out: Path) -> dict[str, Any]:
     """Return what the overview says of a night."""
-    judged = read_json(folder / "qa.json") or judge_night(folder)
+    judged = read_verdict(folder) or judge_night(folder)
     counts, scale = judged["counts"], judged["flux_scale"]
     usable = [t for t in judged["tiles"] if t["state"] in ("pass", "warn")]
     page = folder / "report.html"

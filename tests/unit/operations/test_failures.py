@@ -55,7 +55,8 @@ def test_attempts_count_anew_when_what_failed_has_changed(tmp_path, layout):
         failure = failures.note(layout, event(tmp_path, told("compute")), fingerprint)
     assert failure.attempts == 1
     failure = failures.note(layout, event(tmp_path, told("transient")), "b")
-    assert failure.attempts == 1, "another cause is another failure"
+    assert failure.attempts == 2, "another cause is the same failure"
+    assert failure.causes == {"compute": 1, "transient": 1}
 
 
 COMMAND = "python /x/workflow/scripts/convert.py a b"

@@ -227,7 +227,7 @@ def test_a_snapshot_does_not_walk_closed_nights(config, plan, monkeypatch):
         closing.write(
             layout, closing.ClosedNight(night, "2026-01-01T00:00:00Z", {"20250101T000000": ""})
         )
-        old = time.time() - 7200
+        old = time.time() - 2 * 86400
         os.utime(layout.night(night, "closed.json"), (old, old))
     looked = []
     scandir, glob = os.scandir, Path.glob
@@ -327,6 +327,7 @@ QUIET = {
     "jobs_last_hour": {"done": 90, "failed": 0},
     "rejected": [],
     "damaged": [],
+    "illegible": [],
 }
 RUNNING = {
     "command": "tick",
