@@ -8,11 +8,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.errors import ConfigError, ToolError
+from ..core.errors import ConfigError, ToolError, ToolTimeout
 from ..core.options import Config
+from ..core.times import DAY_S, duration
 from .configuration import at_home, config_options, read_config
 
 __all__ = ["argparser", "main"]
+
+#: Time limit of a night that is made again, s.
+NIGHT_S = 2 * DAY_S
 
 
 def argparser() -> argparse.ArgumentParser:
@@ -76,7 +80,10 @@ def _try(args: argparse.Namespace, config: Config, start: Path) -> None:
     options += ["--cores", args.cores] if args.cores else []
     options += ["--config", *args.config, f"results={folder.absolute()}"]
     command = [sys.executable, "-m", "dsa110_contimg", "run", night, *options]
-    status = subprocess.call(command, cwd=start)
+    try:
+        status = subprocess.call(command, cwd=start, timeout=NIGHT_S)
+    except subprocess.TimeoutExpired:
+        raise ToolTimeout(f"{night}: was not made again within {duration(NIGHT_S)}") from None
     if status:
         raise ToolError(f"{night}: could not be made again (status {status}); see the lines above")
     for line in canary.table(canary.examine(config, now, night)):
