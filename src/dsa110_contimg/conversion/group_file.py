@@ -291,7 +291,7 @@ def _write_virtual(group: h5py.File, files: dict[int, Path], header: dict, folde
         for sb in range(N_SUBBANDS):
             channels = slice(sb * n, (sb + 1) * n)
             if sb in files:
-                place = _relative(files[sb], folder)
+                place = _relative(files[sb], folder).replace("%", "%%")  # HDF5 counts with %b
                 layout[:, :, channels] = h5py.VirtualSource(place, f"Data/{name}", shape, dtype)
             elif name == "flags":
                 layout[:, :, channels] = h5py.VirtualSource(".", "Absent/flags", shape, dtype)

@@ -132,10 +132,12 @@ def load_config(values: Mapping[str, Any]) -> Config:
         With one line that names every wrong key, why it is wrong, and the nearest right one.
     """
     try:
-        return Config.model_validate(migrate(nested(values))[0])
+        config = Config.model_validate(migrate(nested(values))[0])
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
         raise ConfigError(f"config: {problems}") from None
+    _map_paths(config, _sound)
+    return config
 
 
 def named_from(config: Config, folder: Path) -> Config:
@@ -167,6 +169,18 @@ def _map_paths(options: Any, name: Callable[[Path], Path]) -> Any:
         elif isinstance(value, Options):
             changed[key] = _map_paths(value, name)
     return options.model_copy(update=changed)
+
+
+def _sound(path: Path) -> Path:
+    """Return a path that programs can be handed; any but these few letters will do.
+
+    The engine takes braces in names for wildcards, and lists of names end lines.
+    """
+    if wrong := [letter for letter in str(path) if letter in "{}\x7f" or letter < " "]:
+        raise ConfigError(
+            f"config: the name {str(path)!r} holds {wrong[0]!r}, which no name here may; rename it"
+        )
+    return path
 
 
 def _named(path: Path, folder: Path) -> Path:

@@ -143,7 +143,13 @@ def _run(job: Job, recipe: Recipe, data: Tile, prefix: Path, sidecar: Sidecar) -
         memory_gb=job.memory_gb,
     )
     sidecar.commands.append(line)
-    run_tool(line, timeout_s=job.options.timeout_s, env=wsclean.ENVIRONMENT, watch=wsclean.watch())
+    run_tool(
+        wsclean.bare(line, prefix.parent),
+        cwd=prefix.parent,
+        timeout_s=job.options.timeout_s,
+        env=wsclean.ENVIRONMENT,
+        watch=wsclean.watch(),
+    )
 
 
 # --- spectra --------------------------------------------------------------------------------------

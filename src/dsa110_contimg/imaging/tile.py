@@ -265,8 +265,10 @@ def _predict(job: Job, imaged: Imaged, ms: Path, clock: _Clock) -> None:
         models = sorted(prefix.parent.glob(f"{prefix.name}*-model.fits"))
         beam_px = int(np.ceil((imaged.beam or (0.0,))[0] * 3600 / recipe.cell_arcsec))
         selfcal.keep_sources(imaged, models, beam_px)
+        line = wsclean.predict_command(recipe, ms.resolve(), prefix, job.threads)
         run_tool(
-            wsclean.predict_command(recipe, ms.resolve(), prefix, job.threads),
+            wsclean.bare(line, prefix.parent),
+            cwd=prefix.parent,
             timeout_s=job.options.timeout_s,
             env=wsclean.ENVIRONMENT,
         )
@@ -357,7 +359,8 @@ def _clean(
         try:
             with clock("imager"):
                 run_tool(
-                    line,
+                    wsclean.bare(line, scratch),
+                    cwd=scratch,
                     timeout_s=job.options.timeout_s,
                     env=engine.ENVIRONMENT,
                     watch=engine.watch(),

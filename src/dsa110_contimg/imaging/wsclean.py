@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..core.errors import ConfigError
@@ -126,6 +127,16 @@ def predict_command(recipe: Recipe, ms: Path, prefix: Path, threads: int = 1) ->
     if recipe.channels_out > 1:
         line += ["-channels-out", str(recipe.channels_out)]
     return [*line, "-temp-dir", str(prefix.parent), "-name", str(prefix), str(ms)]
+
+
+def bare(line: Sequence[str], folder: Path) -> list[str]:
+    """Return a command line that is run in a folder, with bare names for what lies there.
+
+    The library that reads and writes its images takes brackets and other letters before a file's
+    name for an instruction.
+    """
+    place = f"{folder}{os.sep}"
+    return ["." if word == str(folder) else word.removeprefix(place) for word in line]
 
 
 def outputs(recipe: Recipe, prefix: str | Path) -> dict[str, Path]:

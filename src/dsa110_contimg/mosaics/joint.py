@@ -228,7 +228,13 @@ def _deconvolve(
         line = wsclean.command(recipe, sets[0], prefix, threads=threads)
         line += map(str, sets[1:])
         sidecar.commands.append(line)
-        run_tool(line, timeout_s=options.timeout_s, env=wsclean.ENVIRONMENT, watch=wsclean.watch())
+        run_tool(
+            wsclean.bare(line, scratch),
+            cwd=scratch,
+            timeout_s=options.timeout_s,
+            env=wsclean.ENVIRONMENT,
+            watch=wsclean.watch(),
+        )
         paths = wsclean.outputs(recipe, prefix)
         planes = {k: read_plane(p) for k, p in paths.items()}
         model += planes["model"]
@@ -256,7 +262,8 @@ def _take_out(
         fits.writeto(f"{prefix}-model.fits", model.reshape(hdus[0].shape), hdus[0].header,
                      overwrite=True)  # fmt: skip
     line = wsclean.predict_command(recipe, ms, prefix, threads)
-    run_tool(line, timeout_s=timeout_s, env=wsclean.ENVIRONMENT)
+    line = wsclean.bare(line, prefix.parent)
+    run_tool(line, cwd=prefix.parent, timeout_s=timeout_s, env=wsclean.ENVIRONMENT)
     column = tile_ms.read_tile(ms).column
     with table(str(ms), ack=False, readonly=False) as main:
         for row in range(0, main.nrows(), _CHUNK_ROWS):

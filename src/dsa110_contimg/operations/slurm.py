@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import MachineError, ToolAbsent
+from ..core.errors import ConfigError, MachineError, ToolAbsent
 from ..core.files import write_text
+from ..core.places import repository
 from .locking import identity
 
 __all__ = [
@@ -73,7 +74,18 @@ def _folder(results: Path) -> Path:
 
 
 def options(results: Path) -> list[str]:
-    """Return the options of Snakemake that are a matter of the results folder, not of the site."""
+    """Return the options of Snakemake that are a matter of the results folder, not of the site.
+
+    Raises
+    ------
+    ConfigError
+        For names that Snakemake does not hand to the shells of its jobs as they are.
+    """
+    for path in (results.absolute(), repository()):
+        if wrong := {"'", "\\"} & set(str(path)):
+            raise ConfigError(
+                f"{path}: on a cluster no name of results or clone may hold {min(wrong)}; rename it"
+            )
     return [
         *("--slurm-jobname-prefix", job_prefix(results)),
         *("--slurm-logdir", str(_folder(results))),
