@@ -54,9 +54,12 @@ except ContimgError as error:
 LAYOUT = Layout(CONFIG.results)
 
 
-# What was noted of nights that were closed meanwhile.
 if workflow.is_main_process:
+    # What was noted of nights that were closed meanwhile.
     records.unpack(LAYOUT, PLAN.nights)
+    # Of a module no `onstart` is run: the lists that its steps read are written here.
+    if workflow.modifier.parent_modifier is not None and not workflow.dryrun:
+        frozen.begin(CONFIG, PLAN)
 
 
 # Closed nights, and tiles whose data were purged, match no rule: their products are taken as they are.
