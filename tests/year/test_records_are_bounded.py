@@ -3,6 +3,7 @@ passes the system's limit at 2,390 nights | bounded, pruned; lists by file.
 """
 
 import datetime as dt
+import json
 import os
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_contimg.core.layout import Layout
-from dsa110_contimg.operations import closing, records
+from dsa110_contimg.operations import closing, notes
 from support import REPO
 from support.dag_folder import DagFolder
 
@@ -39,20 +40,18 @@ def season(finished_season, tmp_path, monkeypatch):
 
 def loose():
     """Return the names of the products that Snakemake has a record of, and of what was begun."""
-    return {
-        kind: {name for name, _ in records._records(records.STATE / kind)} for kind in records.KINDS
-    }
+    return {kind: {name for name, _ in notes._records(notes.STATE / kind)} for kind in notes.KINDS}
 
 
 def test_a_closed_night_has_one_file_of_records(season):
     before = loose()["metadata"]
     assert f"results/nights/{NIGHT}/mosaic.fits" in before
-    assert records.pack(LAYOUT, [NIGHT]) > 60
+    assert notes.pack(LAYOUT, [NIGHT]) > 60
     after = loose()["metadata"]
     assert after == {name for name in before if f"/{NIGHT}/" not in name}
-    assert records.pack_of(LAYOUT, NIGHT).stat().st_size < 40_000
-    assert records.pack(LAYOUT, [NIGHT]) == 0
-    records.unpack(LAYOUT, [NIGHT])
+    assert notes.pack_of(LAYOUT, NIGHT).stat().st_size < 40_000
+    assert notes.pack(LAYOUT, [NIGHT]) == 0
+    notes.unpack(LAYOUT, [NIGHT])
     assert loose()["metadata"] == before
 
 
@@ -61,20 +60,20 @@ def test_a_night_that_is_opened_again_notices_changed_options(season, option):
     """As it would have, had its records stayed."""
     options = ("--config", option) if option else ()
     expected = season.jobs(*options)
-    records.pack(LAYOUT, [NIGHT, "2026-02-11"])
+    notes.pack(LAYOUT, [NIGHT, "2026-02-11"])
     assert season.jobs(*options) == expected
     assert bool(expected) == bool(option)
 
 
 def test_a_later_record_counts_more_than_a_packed_one(season):
-    records.pack(LAYOUT, [NIGHT])
-    mine = next(iter(records._read(LAYOUT, NIGHT)["metadata"]))
-    path = records._path(records.STATE / "metadata", str(LAYOUT.night(NIGHT, mine)))
+    notes.pack(LAYOUT, [NIGHT])
+    mine = next(iter(notes._read(LAYOUT, NIGHT)["metadata"]))
+    path = notes._path(notes.STATE / "metadata", str(LAYOUT.night(NIGHT, mine)))
     path.write_text('{"rule": "later"}')
-    records.unpack(LAYOUT, [NIGHT])
+    notes.unpack(LAYOUT, [NIGHT])
     assert path.read_text() == '{"rule": "later"}'
-    records.pack(LAYOUT, [NIGHT])
-    assert records._read(LAYOUT, NIGHT)["metadata"][mine] == '{"rule": "later"}'
+    notes.pack(LAYOUT, [NIGHT])
+    assert notes._read(LAYOUT, NIGHT)["metadata"][mine] == '{"rule": "later"}'
 
 
 def test_names_are_those_of_snakemake(tmp_path):
@@ -85,21 +84,21 @@ def test_names_are_those_of_snakemake(tmp_path):
         name = f"results/nights/{NIGHT}/" + "x" * length
         store = FilePersistence(path=tmp_path / str(length))
         store._io_write(store._metadata_path, {"rule": "r"}, name)
-        (found,) = records._records(Path(store._metadata_path))
+        (found,) = notes._records(Path(store._metadata_path))
         assert found[0] == name
-        assert records._path(Path(store._metadata_path), name) == found[1]
+        assert notes._path(Path(store._metadata_path), name) == found[1]
 
 
 def test_ticks_put_away_what_is_closed_and_old_logs(season):
     closing.write(LAYOUT, closing.ClosedNight(NIGHT, "2026-02-12T00:00:00+00:00", {}))
-    old = records.STATE / "log" / "2020-01-01T000000.000000.snakemake.log"
+    old = notes.STATE / "log" / "2020-01-01T000000.000000.snakemake.log"
     old.parent.mkdir(exist_ok=True)
     old.write_text("old")
     os.utime(old, (time.time() - 91 * 86400,) * 2)
     done = season.contimg("tick", "--config", "operations={min_free_gb: 0, close_after_s: 1e9}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not old.exists()
-    assert records.pack_of(LAYOUT, NIGHT).is_file()
+    assert notes.pack_of(LAYOUT, NIGHT).is_file()
     assert not any(f"/{NIGHT}/" in name for name in loose()["metadata"])
 
 
@@ -121,8 +120,12 @@ def dag_of_many_nights(tmp_path):
     for night in nights:
         place = tmp_path / folder.layout.night(night)
         place.mkdir(parents=True)
-        (place / "photometry.csv").write_text(night)
-        (place / "closed.json").write_text("{}")
+        for name in ("photometry.csv", "mosaic.fits"):
+            (place / name).write_text(night)
+            (place / f"{name}.json").write_text("{}")
+        (place / "qa.json").write_text("{}")
+        closed = {"night": night, "closed_utc": "2037-01-01T00:00:00+00:00", "groups": {}}
+        (place / "closed.json").write_text(json.dumps(closed))
     return folder, nights
 
 

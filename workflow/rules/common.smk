@@ -20,7 +20,7 @@ from dsa110_contimg.core.steps import FROM_FILE
 from dsa110_contimg.core.times import GROUP_ID, night_of
 from dsa110_contimg.core.tools import present
 from dsa110_contimg.imaging.presets import optional_products
-from dsa110_contimg.operations import frozen, outputs, planning, records
+from dsa110_contimg.operations import frozen, mends, notes, planning
 from dsa110_contimg.operations.targets import (
     MOSAIC_MAPS,
     TILE_MAPS,
@@ -30,7 +30,7 @@ from dsa110_contimg.operations.targets import (
 )
 
 planning.prepare_jobs(SRC)
-outputs.keep(RULES)
+mends.mend(RULES)
 
 try:
     CONFIG = load_config(config)
@@ -56,7 +56,7 @@ LAYOUT = Layout(CONFIG.results)
 
 if workflow.is_main_process:
     # What was noted of nights that were closed meanwhile.
-    records.unpack(LAYOUT, PLAN.nights)
+    notes.unpack(LAYOUT, PLAN.nights)
     # Of a module no `onstart` is run: the lists that its steps read are written here.
     if workflow.modifier.parent_modifier is not None and not workflow.dryrun:
         frozen.begin(CONFIG, PLAN)

@@ -53,9 +53,9 @@ def main(args: argparse.Namespace) -> int:
         closing,
         leftovers,
         locking,
+        notes,
         planning,
         publish,
-        records,
         release,
         retention,
         space,
@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
             leftovers.remove_stale(config, closing.open_nights(engine.layout))
             leftovers.set_times_right(config)
             retention.daily(config)  # first, for it may make the room that is wanted
-            records.daily(config)
+            notes.daily(config)
             space.check_space(config)
             engine.settle()  # before the record: a cluster that is away would gather those
             plan = planning.sound_plan(config)
