@@ -70,4 +70,6 @@ def test_the_next_tick_begins_at_once_and_no_reader_is_left(night):
     tick.wait()
     status, output = night.call("tick")
     assert status in (0, 1) and "is at work on this results folder" not in output, output
+    assert f"'contimg tick' (process {tick.pid} on " in output
+    assert "did not end: it was killed; this run goes on" in output
     wait_for(lambda: not any(map(lives, readers)), "end of the readers")

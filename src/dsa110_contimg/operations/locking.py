@@ -86,7 +86,8 @@ def hold(
         If the folder cannot be written to, or its file system has no locks.
     """
     with _open(results) as file:
-        _take(file, results)
+        if before := _take(file, results):
+            print(f"{_told(before, file)} did not end: it was killed; this run goes on", flush=True)
         me = _myself(command)
         _write(file, me)
         folder = _made_identity(results)
@@ -133,8 +134,8 @@ def _open(results: Path) -> TextIO:
         ) from None
 
 
-def _take(file: TextIO, results: Path) -> None:
-    """Take the lock, or say who has it."""
+def _take(file: TextIO, results: Path) -> dict[str, Any]:
+    """Take the lock, or say who has it; return whom it names that did not come to let it go."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -157,6 +158,7 @@ def _take(file: TextIO, results: Path) -> None:
             f"after its last sign of life; if it works, locks of this file system do not reach "
             f"from machine to machine"
         )
+    return who
 
 
 def _myself(command: str) -> dict[str, Any]:
