@@ -111,7 +111,7 @@ def options(folder: Path) -> list[str]:
 
 def _write(path: Path, text: str) -> None:
     """Write a file whole, unless it holds just that; what dies with the run waits for no disk."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = beside(path)
         temporary.write_text(text, encoding="utf-8")
