@@ -75,7 +75,8 @@ def night_targets(plan: Plan, layout: Layout, nights: Collection[str]) -> list[s
         for night, epoch in epochs_of.items()
         for name in ("mosaic", *(f"mosaic_{hour}" for hour in epoch.hours))
     ]
-    tables = [layout.night(night, "photometry.csv") for night in epochs_of]
+    names = ("photometry.csv",)
+    tables = [layout.night(night, name) for night in epochs_of for name in names]
     tables += [
         layout.night(night, name)
         for night in epochs_of
