@@ -36,9 +36,20 @@ def write(path, text):
     temporary.replace(path)
 
 
-def sidecar(product, verdict="pass", **facts):
-    content = {"verdict": verdict, "reasons": [], "qa": {}} | facts
+def sidecar(product, verdict="pass", outputs=(), **facts):
+    """Write the sidecar of a product, which vouches for it and for what was made with it."""
+    made = [summed(Path(path)) for path in (product, *outputs)]
+    content = {"verdict": verdict, "reasons": [], "qa": {}, "outputs": made} | facts
     write(f"{product}.json", json.dumps(content))
+
+
+def summed(path):
+    """Return size and checksum of a file, or of a folder with one file."""
+    (file,) = path.iterdir() if path.is_dir() else (path,)
+    size, digest = file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest()
+    if path.is_dir():
+        digest = hashlib.sha256(f"{file.name}\0{size}\0{digest}\n".encode()).hexdigest()
+    return {"path": path.name, "size_bytes": size, "sha256": digest}
 
 
 def described(path):
@@ -60,7 +71,7 @@ def content(*arguments):
 def touch(*products, made_of=()):
     for product in products:
         write(product, content(Path(product).name, *made_of))
-        sidecar(product)
+    sidecar(products[0], outputs=products[1:])
 
 
 def folder(path, made_of=(), verdict="pass"):

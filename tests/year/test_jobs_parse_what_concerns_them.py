@@ -39,7 +39,7 @@ def handed(tmp_path, monkeypatch):
 def test_a_plan_is_read_back_as_it_was(handed):
     _, plan, place, _ = handed
     again = frozen.load(place)
-    same = replace(plan, inventory=again.inventory, measured=again.measured)
+    same = replace(plan, inventory=again.inventory, measured=again.measured, judged=again.judged)
     assert again == same
     assert again.measured_nights == plan.measured_nights
 
@@ -102,4 +102,7 @@ def test_what_jobs_are_handed_is_small_and_goes_with_its_nights(handed):
     assert whole["groups"] == {} and whole["nights"] == list(plan.nights)
     config = load_config({"incoming": "incoming", "catalog": "demo/catalog.csv"})
     frozen.freeze(config, plan, place, place.parent / "inventory.json", plan.nights[:1])
-    assert {path.stem for path in place.iterdir()} == {"plan", "config", plan.nights[0]}
+    assert {path.stem for path in place.iterdir()} == {
+        *("plan", "config", "photometry"),
+        plan.nights[0],
+    }

@@ -28,7 +28,9 @@ def products(operations):
     return {
         name: (digest, (operations.results / name).stat().st_mtime_ns)
         for name, digest in operations.products().items()
-        if name not in LOOKS and not name.startswith("configurations/")
+        if name not in LOOKS
+        and not name.startswith("configurations/")
+        and not name.endswith("records.json.gz")  # what Snakemake noted, put away
     }
 
 
@@ -69,7 +71,8 @@ def test_a_raw_file_that_went_is_no_news_and_the_status_is_told(tree):
     status, output = tree.call("status", "--json")
     assert status == 0, output
     state = json.loads(output[output.index("{") :])
-    assert state["nights"] == {"open": [], "closed": 1} and not state["trouble"], output
+    assert (state["nights"]["open"], state["nights"]["closed"]) == ([], 1), output
+    assert not state["trouble"], output
 
 
 @pytest.mark.slow
@@ -101,10 +104,10 @@ def test_the_index_is_made_anew_by_who_wants_it(tree, schema):
     if schema == "99":
         with closing(sqlite3.connect(path.resolve())) as db, db:
             db.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    status, output = contimg(tree, "lineage", str(path), f"nights/{NIGHT}/mosaic.fits")
+    status, output = contimg(tree, "lineage", "--index", str(path), f"nights/{NIGHT}/mosaic.fits")
     assert status == 0 and "_sb00.hdf5" in output, output
     assert "schema" in output and "made anew" in output
-    status, output = contimg(tree, "recall", str(path), "2026-02-03T00:37:06_sb00.hdf5")
+    status, output = contimg(tree, "recall", "--index", str(path), "2026-02-03T00:37:06_sb00.hdf5")
     assert status == 0 and "mosaic.fits" in output and "made anew" not in output
     with closing(sqlite3.connect(path)) as db:
         (version,) = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
@@ -126,7 +129,7 @@ def test_a_sidecar_of_a_newer_release_is_read(tree):
     assert status == 0, output
     assert tree.ledger() == [] and products(tree) == before
     path = tree.results / "index.sqlite"
-    status, output = contimg(tree, "lineage", str(path), f"nights/{NIGHT}/mosaic.fits")
+    status, output = contimg(tree, "lineage", "--index", str(path), f"nights/{NIGHT}/mosaic.fits")
     assert status == 0 and "_sb00.hdf5" in output, output
 
 

@@ -101,9 +101,9 @@ def main(args: argparse.Namespace) -> int:
         targets = _files(args, Layout(config.results))
         return snakemake(args, config, plan, *targets, *args.snakemake)
     with locking.hold(config.results, "run", partial(publish.watch, config)):
-        say(release.admit(config))
         leftovers.set_times_right(config)
         space.check_space(config)
+        say(release.admit(config))
         if on_cluster(args):
             slurm.settle(config.results)
         planning.sound_plan(config, nights)

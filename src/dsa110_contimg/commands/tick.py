@@ -73,12 +73,12 @@ def main(args: argparse.Namespace) -> int:
     plan = trouble = None
     try:
         with locking.hold(config.results, "tick", partial(publish.watch, config)):
-            say(release.admit(config))
             leftovers.remove_stale(config, closing.open_nights(engine.layout))
             leftovers.set_times_right(config)
             retention.daily(config)  # first, for it may make the room that is wanted
             notes.daily(config)
             space.check_space(config)
+            say(release.admit(config))
             engine.settle()  # before the record: a cluster that is away would gather those
             plan = planning.sound_plan(config)
             with runs.recorded(config, "tick", []) as record:
@@ -228,9 +228,7 @@ def _restore(engine: Engine, plan: Plan, record: dict[str, Any]) -> int:
     """Make products of all nights together that are not there, or failed and may be tried again."""
     from ..operations import planning, targets
 
-    lost = plan.measured and not all(
-        map(os.path.exists, targets.science_targets(plan, engine.layout))
-    )
+    lost = plan.measured and any(map(_is_lost, targets.science_targets(plan, engine.layout)))
     left_out = plan.set_aside | {what for _, what in plan.spared}
     again = any(not f.wildcards and f.what not in left_out for f in plan.failures)
     if not (lost or again):
@@ -241,6 +239,13 @@ def _restore(engine: Engine, plan: Plan, record: dict[str, Any]) -> int:
     outcome = engine.make(plan, wanted)
     keep_failures(record, outcome)
     return outcome.status
+
+
+def _is_lost(path: str) -> bool:
+    """Tell whether a product is not there; sidecars that releases before did not write may lack."""
+    if os.path.exists(path):
+        return False
+    return not path.endswith(".json") or os.path.exists(path + damage.ENDING)
 
 
 def _clear_up(layout: Layout, night: str) -> None:

@@ -940,8 +940,11 @@ def open_index(path: Path) -> sqlite3.Connection:
     if trouble := _trouble(whole):
         if not (whole.parent / "nights").is_dir():
             raise DataError(f"{path}: {trouble}; make it again")
+        try:
+            build_index(whole.parent, whole, rebuild=True)
+        except sqlite3.Error as error:
+            raise DataError(f"{path}: {trouble}, and it cannot be made anew: {error}") from None
         log.warning("%s: %s; made anew", path, trouble)
-        build_index(whole.parent, whole, rebuild=True)
     # Not read-only: what an update that was killed left is taken back first.
     db = sqlite3.connect(f"{whole.as_uri()}?mode=rw", uri=True)
     db.execute("PRAGMA query_only = ON")

@@ -383,11 +383,11 @@ def test_a_light_curve_point_leads_back_to_its_group(fake, db):
 def test_recall_command_lists_what_a_group_became(fake, db, capsys):
     group = fake.groups[fake.nights[0]][1]
     out = str(fake.root / "index.sqlite")
-    assert cli.main(["recall", out, f"{group}.ms"]) == 0
+    assert cli.main(["recall", "--index", out, f"{group}.ms"]) == 0
     shown = capsys.readouterr().out
     for product in (f"{group}.ms", f"{group}.image.fits", f"{group}.photometry.csv", "mosaic.fits"):
         assert product in shown
-    assert cli.main(["recall", out, "nothing.ms"]) == 3
+    assert cli.main(["recall", "--index", out, "nothing.ms"]) == 3
     assert "no product and no input" in capsys.readouterr().err
 
 
