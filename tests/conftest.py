@@ -17,6 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the second tier of tests, too")
+    parser.addoption("--soak-days", default="3", help="days of the soak (second tier)")
 
 
 def pytest_collection_modifyitems(config, items):
