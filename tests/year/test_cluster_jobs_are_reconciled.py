@@ -155,10 +155,13 @@ GIVEN_UP = {
     "REQUEUE_HOLD": "it was kept from going on (requeue_hold)",
     "COMPLETING": "its node does not confirm its end",
 }
+#: Each is a run of its own: the second tier has all.
+LATER = sorted({*GIVEN_UP, "PREEMPTED"} - {"FORGOTTEN"})
+IN_TURN = ["FORGOTTEN", *(pytest.param(state, marks=pytest.mark.slow) for state in LATER)]
 
 
 @needs_plugin
-@pytest.mark.parametrize("state", [*GIVEN_UP, "PREEMPTED"])
+@pytest.mark.parametrize("state", IN_TURN)
 def test_a_run_ends_without_a_job_that_does_not(tile, state):
     """All three attempts would be preempted; the other states leave one."""
     folder, group, target = tile
