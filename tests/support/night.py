@@ -129,7 +129,7 @@ class Operations:
 def science(products: dict[str, str]) -> dict[str, str]:
     """Leave out what tells the history of the runs rather than of the sky."""
     names = {"inventory.json", "index.sqlite", "closed.json", "records.json.gz", "metrics.prom"}
-    names |= {"release.json", "verify.json"}
+    names |= {"release.json", "verify.json", "index.sqlite.json"}
 
     def is_science(path: Path) -> bool:  # what was made of which copies of raw files is none
         return path.name not in names and not path.name.endswith(".hdf5.json")
